@@ -1,0 +1,28 @@
+"""Text on disk to carriers of token ids, and carriers to batches.
+
+Knows records, the tokenizer's ids and padding; no model and no training.
+"""
+
+from tfrlhf.data.batches import batches
+from tfrlhf.data.examples import examples
+from tfrlhf.data.preferences import preferences
+from tfrlhf.data.prompts import TextTokenizer
+from tfrlhf.data.prompts import encode_prompts
+from tfrlhf.data.ratings import ratings
+from tfrlhf.data.records import DataError
+from tfrlhf.data.records import Record
+from tfrlhf.data.records import read_jsonl
+from tfrlhf.data.transcripts import read_transcripts
+
+__all__ = [
+    "DataError",
+    "Record",
+    "TextTokenizer",
+    "batches",
+    "encode_prompts",
+    "examples",
+    "preferences",
+    "ratings",
+    "read_jsonl",
+    "read_transcripts",
+]

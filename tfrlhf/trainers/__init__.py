@@ -1,0 +1,8 @@
+"""Keras models that learn from examples and from rewards."""
+
+from tfrlhf.trainers.kl_control import AdaptiveKL
+from tfrlhf.trainers.kl_control import FixedKL
+from tfrlhf.trainers.policy_optimization import PPO
+from tfrlhf.trainers.supervised import SFT
+
+__all__ = ["PPO", "SFT", "AdaptiveKL", "FixedKL"]

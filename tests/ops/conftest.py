@@ -1,0 +1,3 @@
+from tests.modes import evaluate
+
+__all__ = ["evaluate"]

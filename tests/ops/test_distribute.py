@@ -1,0 +1,50 @@
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from tfrlhf import ops
+
+# Logical devices can be made only before TensorFlow starts: a process apart.
+TWO_REPLICAS = """
+import tensorflow as tf
+from tfrlhf import ops
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(
+    cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+def step():
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return ops.global_sum(tf.cast([replica + 1, 10], tf.float32))
+
+for run in (strategy.run, tf.function(strategy.run)):
+    sums = strategy.experimental_local_results(run(step))
+    assert [s.numpy().tolist() for s in sums] == [[3.0, 20.0]] * 2, sums
+"""
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_identity_without_a_strategy(jit):
+    summed = tf.function(ops.global_sum, jit_compile=jit)
+    assert summed(tf.constant([1.5, 2.0])).numpy().tolist() == [1.5, 2.0]
+    assert ops.global_sum(tf.constant(3)).numpy() == 3
+
+
+def test_identity_on_one_replica():
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    summed = strategy.run(ops.global_sum, (tf.constant([1.5]),))
+    assert summed.numpy().tolist() == [1.5]
+
+
+def test_cross_replica_context_is_refused():
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        with pytest.raises(ValueError, match="cross-replica context"):
+            ops.global_sum(tf.constant(1.0))
+
+
+def test_sums_over_two_replicas():
+    subprocess.run([sys.executable, "-c", TWO_REPLICAS], check=True)

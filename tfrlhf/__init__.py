@@ -1,0 +1,48 @@
+"""Reinforcement learning from human feedback for Keras and TensorFlow.
+
+The names below are loaded on first use, so that `import tfrlhf` does not cost
+the import of TensorFlow.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AdaptiveKL": "tfrlhf.trainers",
+    "FixedKL": "tfrlhf.trainers",
+    "GAE": "tfrlhf.rollout",
+    "PPO": "tfrlhf.trainers",
+    "Policy": "tfrlhf.models",
+    "RewardModel": "tfrlhf.models",
+    "SFT": "tfrlhf.trainers",
+    "Sampler": "tfrlhf.models",
+    "Tokenizer": "tfrlhf.models",
+    "ValueModel": "tfrlhf.models",
+    "frozen_copy": "tfrlhf.models",
+}
+_PACKAGES = (
+    "callbacks",
+    "data",
+    "evaluation",
+    "export",
+    "losses",
+    "ops",
+    "rewards",
+    "types",
+)
+
+__all__ = [*_HOMES, *_PACKAGES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"tfrlhf.{name}")
+    raise AttributeError(f"module 'tfrlhf' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,207 @@
+"""The decode loop: prompts in, completions out, one compiled program.
+
+Knows nothing of text. Every family of KerasHub is decoded by its own cached
+`generate_step`; any other Keras model by full passes without a cache.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import keras_hub
+import tensorflow as tf
+
+from tfrlhf.models.sampler import sample_tokens
+from tfrlhf.types import Completions
+from tfrlhf.types import Prompts
+from tfrlhf.types import Tensor
+
+
+def decode(
+    model: keras.Model,
+    prompts: Prompts,
+    draws: Tensor,
+    *,
+    temperature: Tensor = 1.0,
+    top_k: Tensor = 0,
+    top_p: Tensor = 1.0,
+    stop_token_ids: tuple[int, ...] = (),
+    pad_id: int = 0,
+) -> Completions:
+    """Continues every prompt in place until it stops or is full.
+
+    Args:
+        model: a KerasHub `CausalLM`, or a Keras model from `{"token_ids",
+            "padding_mask"}` to logits [B, S, V].
+        prompts: `Prompts` of at least one token a row.
+        draws: float32 [B, T] in [0, 1), a random number for each new token;
+            T is the largest number of new tokens.
+        temperature: float scalar; 0 is greedy.
+        top_k: int32 scalar; 0 keeps all tokens.
+        top_p: float scalar; 1 keeps all tokens.
+        stop_token_ids: ids that end a response.
+        pad_id: what follows a response.
+
+    Returns:
+        `Completions` of length S + T.
+
+    Example:
+        >>> decode(model, prompts, uniform_draws((0, 0), 8, 32))
+    """
+    loop = _DecodeLoop(
+        draws, temperature, top_k, top_p, stop_token_ids, pad_id
+    )
+    room = [[0, 0], [0, tf.shape(draws)[1]]]
+    token_ids = tf.pad(prompts.token_ids, room, constant_values=pad_id)
+    padding_mask = tf.pad(prompts.padding_mask, room)
+    token_ids = tf.where(padding_mask > 0, token_ids, pad_id)
+    if isinstance(model, keras_hub.models.CausalLM):
+        original = model.sampler
+        model.sampler = loop
+        try:
+            model.generate_step(
+                {"token_ids": token_ids, "padding_mask": padding_mask},
+                stop_token_ids=None,
+            )
+        finally:
+            model.sampler = original
+    else:
+        loop(
+            _full_pass(model),
+            token_ids,
+            index=tf.reduce_min(tf.reduce_sum(padding_mask, axis=-1)),
+            mask=padding_mask,
+        )
+    return loop.completions
+
+
+def _full_pass(model: keras.Model) -> Callable[..., tuple[Tensor, None, Any]]:
+    def step(
+        token_ids: Tensor, cache: Any, index: Tensor
+    ) -> tuple[Tensor, None, Any]:
+        shape = tf.shape(token_ids)
+        mask = tf.broadcast_to(tf.range(shape[1]) < index, shape)
+        inputs = {"token_ids": token_ids, "padding_mask": tf.cast(mask, "int32")}
+        logits = model(inputs, training=False)
+        return tf.gather(logits, index - 1, axis=1), None, cache
+
+    return step
+
+
+class _DecodeLoop(keras_hub.samplers.Sampler):
+    """Stands in for KerasHub's sampler, which hands over the cached step.
+
+    KerasHub's own loop gives no log-probabilities, draws the same numbers on
+    every replica and goes on sampling after a row has stopped.
+    """
+
+    def __init__(
+        self,
+        draws: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+        stop_token_ids: tuple[int, ...],
+        pad_id: int,
+    ) -> None:
+        super().__init__()
+        self.draws = draws
+        self.settings = (temperature, top_k, top_p)
+        self.stop_token_ids = stop_token_ids
+        self.pad_id = pad_id
+
+    def __call__(
+        self,
+        next: Callable[..., tuple[Tensor, Tensor, Any]],  # noqa: A002
+        prompt: Tensor,
+        cache: Any = None,
+        index: Tensor = 0,
+        mask: Tensor = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Runs the loop and keeps its result as `completions`."""
+        mask = tf.cast(mask, tf.int32)
+        prompt_length = tf.reduce_sum(mask, axis=-1)
+        limit = tf.shape(self.draws)[1]
+
+        def unfinished(
+            token_ids: Tensor,
+            cache: Any,
+            index: Tensor,
+            length: Tensor,
+            active: Tensor,
+            log_probs: Tensor,
+        ) -> Tensor:
+            return tf.reduce_any(active)
+
+        def step(
+            token_ids: Tensor,
+            cache: Any,
+            index: Tensor,
+            length: Tensor,
+            active: Tensor,
+            log_probs: Tensor,
+        ) -> tuple[Any, ...]:
+            logits, _, cache = next(token_ids, cache, index)
+            draws = tf.gather(
+                self.draws, tf.maximum(index - prompt_length, 0), batch_dims=1
+            )
+            sampled, log_prob = sample_tokens(logits, draws, *self.settings)
+            responding = active & (index >= prompt_length)
+            given = tf.gather(token_ids, index, axis=1)
+            column = tf.where(responding, sampled, given)
+            token_ids = keras.ops.slice_update(
+                token_ids, [0, index], column[:, None]
+            )
+            log_probs = keras.ops.slice_update(
+                log_probs,
+                [0, index],
+                tf.where(responding, log_prob, 0.0)[:, None],
+            )
+            length += tf.cast(responding, tf.int32)
+            stopped = responding & self._is_stop(column)
+            active &= ~stopped & (length < limit)
+            return token_ids, cache, index + 1, length, active, log_probs
+
+        state = (
+            tf.cast(prompt, tf.int32),
+            () if cache is None else cache,
+            tf.cast(index, tf.int32),
+            tf.zeros_like(prompt_length),
+            tf.ones_like(prompt_length, tf.bool),
+            tf.zeros_like(prompt, tf.float32),
+        )
+        token_ids, _, _, length, _, log_probs = tf.while_loop(
+            unfinished,
+            step,
+            state,
+            maximum_iterations=tf.shape(prompt)[1] - state[2],
+        )
+        self.completions = self._completions(
+            token_ids, prompt_length, length, log_probs
+        )
+        return token_ids
+
+    def _is_stop(self, token_ids: Tensor) -> Tensor:
+        stops = tf.constant(self.stop_token_ids, tf.int32, [len(self.stop_token_ids)])
+        return tf.reduce_any(token_ids[:, None] == stops[None, :], axis=-1)
+
+    def _completions(
+        self,
+        token_ids: Tensor,
+        prompt_length: Tensor,
+        length: Tensor,
+        log_probs: Tensor,
+    ) -> Completions:
+        position = tf.range(tf.shape(token_ids)[1])[None, :]
+        start, end = prompt_length[:, None], (prompt_length + length)[:, None]
+        last = tf.gather(token_ids, prompt_length + length - 1, batch_dims=1)
+        return Completions(
+            token_ids=tf.where(position < end, token_ids, self.pad_id),
+            padding_mask=tf.cast(position < end, tf.int32),
+            response_mask=tf.cast(
+                (position >= start) & (position < end), tf.int32
+            ),
+            finished=tf.cast(self._is_stop(last), tf.int32),
+            sampler_log_probs=log_probs,
+        )

@@ -1,0 +1,52 @@
+"""The scalar head that reward and value models put on a backbone."""
+
+import keras
+
+from tfrlhf.types import Tensor
+
+
+def scalar_head(hidden_size: int, stddev: float, name: str) -> keras.layers.Dense:
+    """Makes a linear layer from a hidden state to one number, in float32.
+
+    Args:
+        hidden_size: H.
+        stddev: standard deviation of the initial weights; the bias is 0.
+        name: name of the layer.
+
+    Returns:
+        A built `Dense` layer, [..., H] to [..., 1].
+    """
+    initializer = (
+        keras.initializers.RandomNormal(stddev=stddev) if stddev else "zeros"
+    )
+    head = keras.layers.Dense(
+        1, kernel_initializer=initializer, dtype="float32", name=name
+    )
+    head.build((None, hidden_size))
+    return head
+
+
+def hidden_states(
+    backbone: keras.Model,
+    token_ids: Tensor,
+    padding_mask: Tensor,
+    training: bool,
+) -> Tensor:
+    """Runs a backbone.
+
+    Args:
+        backbone: a KerasHub `Backbone`.
+        token_ids: int32 [B, S].
+        padding_mask: int32 [B, S].
+        training: whether dropout is on.
+
+    Returns:
+        [B, S, H], after the last normalisation.
+    """
+    inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
+    return backbone(inputs, training=training)
+
+
+def hidden_size(backbone: keras.Model) -> int:
+    """Returns H, the width of the backbone's output."""
+    return int(backbone.output.shape[-1])

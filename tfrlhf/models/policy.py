@@ -1,0 +1,377 @@
+"""The policy: a causal language model that answers prompts."""
+
+import json
+import pathlib
+from typing import Any
+from typing import NamedTuple
+from typing import Self
+
+import keras
+import keras_hub
+import numpy as np
+import tensorflow as tf
+
+from tfrlhf import ops
+from tfrlhf.data import encode_prompts
+from tfrlhf.models import backbones
+from tfrlhf.models import transformers_bridge
+from tfrlhf.models.decoding import decode
+from tfrlhf.models.sampler import Sampler
+from tfrlhf.models.sampler import uniform_draws
+from tfrlhf.models.tokenizer import Tokenizer
+from tfrlhf.types import Completions
+from tfrlhf.types import Prompts
+from tfrlhf.types import Tensor
+
+SETTINGS_FILE = "tfrlhf.json"
+# The context of a model that does not say how long a sequence may be.
+UNLIMITED = 2**30
+# Families whose logits are the token embedding, reversed, and nothing else.
+PLAIN_HEADS = (
+    keras_hub.models.GPT2CausalLM,
+    keras_hub.models.LlamaCausalLM,
+)
+
+
+class TokenStatistics(NamedTuple):
+    """What a policy says of tokens that are there, aligned with them.
+
+    Attributes:
+        log_probs: float32 [B, S].
+        entropy: float32 [B, S], of the distribution the token came from.
+        most_likely: bool [B, S], whether the token was its mode.
+    """
+
+    log_probs: Tensor
+    entropy: Tensor
+    most_likely: Tensor
+
+
+class Policy(keras.Model):
+    """A causal language model with its tokenizer.
+
+    Args:
+        model: any KerasHub `CausalLM`, or any Keras model from `{"token_ids",
+            "padding_mask"}` (int32 [B, S]) to logits [B, S, V]; the latter is
+            decoded by full passes, without a cache.
+        tokenizer: `Tokenizer`; None for a policy that sees only ids.
+        context_length: the longest sequence in tokens; None takes KerasHub's
+            `max_sequence_length` where the model has one, else no limit.
+
+    Example:
+        >>> policy = Policy.from_preset("gpt2_base_en")
+        >>> policy.generate(["It was a dark"], max_new_tokens=8, seed=1)
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        tokenizer: Tokenizer | None = None,
+        context_length: int | None = None,
+    ) -> None:
+        super().__init__(name="policy")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.context_length = context_length or _context_length(model)
+        self.built = True
+        self._decode_functions: dict[Any, Any] = {}
+
+    @classmethod
+    def from_preset(cls, preset: str | pathlib.Path) -> Self:
+        """Loads a policy.
+
+        Args:
+            preset: a directory written by `save_to_preset`, a Hugging Face
+                directory on disk (GPT-2 or Llama), or anything that
+                `keras_hub.models.CausalLM.from_preset` takes.
+
+        Returns:
+            The policy.
+
+        Raises:
+            ValueError: the directory holds no model, or one that cannot be
+                loaded without loss.
+        """
+        directory = pathlib.Path(preset)
+        if transformers_bridge.is_transformers_directory(directory):
+            loaded = transformers_bridge.read_causal_lm(directory)
+            tokenizer = Tokenizer.from_directory(directory)
+            return cls(loaded.model, tokenizer, loaded.context_length)
+        if directory.is_dir():
+            settings = read_settings(directory)
+            model = keras_hub.models.CausalLM.from_preset(
+                str(directory), preprocessor=None
+            )
+            tokenizer = (
+                Tokenizer.from_directory(directory)
+                if (directory / "tokenizer.json").exists()
+                else None
+            )
+            return cls(model, tokenizer, settings.get("context_length"))
+        if _looks_like_path(preset):
+            raise ValueError(
+                f"There is no directory {str(preset)!r}: give the path of a "
+                "model directory or the name of a KerasHub preset."
+            )
+        model = keras_hub.models.CausalLM.from_preset(str(preset))
+        tokenizer = Tokenizer.from_keras_hub(model.preprocessor.tokenizer)
+        return cls(model, tokenizer)
+
+    def save_to_preset(self, directory: str | pathlib.Path) -> None:
+        """Writes a directory that `from_preset` reloads.
+
+        Args:
+            directory: where to; made if it does not exist.
+        """
+        directory = pathlib.Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        backbones.write_preset(self.model, directory)
+        write_settings(directory, {"context_length": self.context_length})
+        if self.tokenizer is not None:
+            self.tokenizer.save(directory)
+
+    def call(
+        self, token_ids: Tensor, padding_mask: Tensor, training: bool = False
+    ) -> Tensor:
+        """Returns logits [B, S, V] for int32 [B, S] ids and mask."""
+        inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
+        return self.model(inputs, training=training)
+
+    def logits_and_hidden(
+        self, token_ids: Tensor, padding_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Runs the trunk once, for a value head that shares it.
+
+        Args:
+            token_ids: int32 [B, S].
+            padding_mask: int32 [B, S].
+
+        Returns:
+            logits [B, S, V] and the hidden states [B, S, H] below them.
+
+        Raises:
+            ValueError: the model's head is more than its embedding, turned.
+        """
+        if not isinstance(self.model, PLAIN_HEADS):
+            raise ValueError(
+                "A shared trunk needs a GPT-2 or Llama model. Received: "
+                f"{type(self.model).__name__}. Use `share_trunk=False`."
+            )
+        inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
+        hidden = self.model.backbone(inputs, training=False)
+        embedding = self.model.backbone.token_embedding
+        return embedding(hidden, reverse=True), hidden
+
+    def log_probs(
+        self,
+        token_ids: Tensor,
+        padding_mask: Tensor,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Scores every token given the ones before it, in one pass.
+
+        Args:
+            token_ids: int32 [B, S].
+            padding_mask: int32 [B, S].
+            temperature: divides the logits, as the sampler does.
+
+        Returns:
+            float32 [B, S]; index t speaks about `token_ids[:, t]`, column 0
+            is 0.
+        """
+        return self.token_statistics(
+            token_ids, padding_mask, temperature
+        ).log_probs
+
+    def token_statistics(
+        self,
+        token_ids: Tensor,
+        padding_mask: Tensor,
+        temperature: float = 1.0,
+        training: bool = False,
+    ) -> TokenStatistics:
+        """Describes the distribution every token was drawn from, in one pass.
+
+        Args:
+            token_ids: int32 [B, S].
+            padding_mask: int32 [B, S].
+            temperature: divides the logits, as the sampler does.
+            training: whether dropout is on.
+
+        Returns:
+            `TokenStatistics`, aligned, column 0 is 0.
+        """
+        logits = self.call(token_ids, padding_mask, training)
+        return token_statistics(logits, token_ids, temperature)
+
+    def generate(
+        self,
+        prompts: str | list[str] | Prompts,
+        max_new_tokens: int | None = None,
+        sampler: Sampler | None = None,
+        seed: int | None = None,
+    ) -> str | list[str] | Completions:
+        """Answers prompts.
+
+        Args:
+            prompts: a string, a list of strings, or `Prompts`.
+            max_new_tokens: the longest response in tokens, the stop token
+                included; wins over the sampler's.
+            sampler: `Sampler`; None samples at temperature 1.
+            seed: int; the same seed gives the same responses, None draws one.
+
+        Returns:
+            The responses without prompt and special tokens (a string for a
+            string, a list for a list), or `Completions` for `Prompts`.
+
+        Raises:
+            ValueError: no maximum length, no tokenizer for text, an empty
+                prompt, or a prompt too long for the model's context.
+        """
+        sampler = sampler or Sampler()
+        limit = max_new_tokens or sampler.max_new_tokens
+        if limit is None:
+            raise ValueError(
+                "`generate` needs the longest response: give `max_new_tokens` "
+                "or a sampler that has it."
+            )
+        if seed is None:
+            seed = int(np.random.default_rng().integers(2**31))
+        if isinstance(prompts, Prompts):
+            return self._generate_ids(prompts, limit, sampler, seed)
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        completions = self._generate_ids(
+            self.encode_prompts(texts, limit), limit, sampler, seed
+        )
+        responses = self.decode_responses(completions)
+        return responses[0] if isinstance(prompts, str) else responses
+
+    def encode_prompts(self, texts: list[str], max_new_tokens: int) -> Prompts:
+        """Tokenises prompts, leaving room for the response.
+
+        Args:
+            texts: B strings.
+            max_new_tokens: the room to leave, in tokens.
+
+        Returns:
+            `Prompts`, S a multiple of 32 where the context allows.
+
+        Raises:
+            ValueError: no tokenizer, an empty prompt, or one too long.
+        """
+        room = self.context_length - max_new_tokens
+        if room < 1:
+            raise ValueError(
+                f"`max_new_tokens` is {max_new_tokens}, but the model's "
+                f"context is {self.context_length} tokens: it must be "
+                "smaller, to leave room for a prompt."
+            )
+        return encode_prompts(texts, self.need_tokenizer(), room)
+
+    def decode_responses(self, completions: Completions) -> list[str]:
+        """Turns the responses of B completions into B strings."""
+        tokenizer = self.need_tokenizer()
+        token_ids = np.asarray(completions.token_ids)
+        response = np.asarray(completions.response_mask) > 0
+        prompt = (np.asarray(completions.padding_mask) > 0) & ~response
+        return [
+            tokenizer.decode_response(
+                token_ids[row][prompt[row]].tolist(),
+                token_ids[row][response[row]].tolist(),
+            )
+            for row in range(len(token_ids))
+        ]
+
+    def need_tokenizer(self) -> Tokenizer:
+        """Returns the tokenizer, or says that there is none."""
+        if self.tokenizer is None:
+            raise ValueError(
+                "This policy has no tokenizer: give one to "
+                "`Policy(model, tokenizer)`, or pass token ids."
+            )
+        return self.tokenizer
+
+    def decode(
+        self, prompts: Prompts, draws: Tensor, sampler: Sampler
+    ) -> Completions:
+        """Continues prompts inside a compiled function; see `decode`."""
+        return decode(
+            self.model,
+            prompts,
+            draws,
+            temperature=sampler.temperature,
+            top_k=sampler.top_k,
+            top_p=sampler.top_p,
+            stop_token_ids=self.stop_token_ids(sampler),
+            pad_id=0 if self.tokenizer is None else self.tokenizer.pad_id,
+        )
+
+    def stop_token_ids(self, sampler: Sampler) -> tuple[int, ...]:
+        """Returns the ids that end a response."""
+        if sampler.stop_token_ids is not None:
+            return sampler.stop_token_ids
+        if self.tokenizer is None or self.tokenizer.eos_id is None:
+            return ()
+        return (self.tokenizer.eos_id,)
+
+    def _generate_ids(
+        self, prompts: Prompts, limit: int, sampler: Sampler, seed: int
+    ) -> Completions:
+        rows, length = np.asarray(prompts.token_ids).shape
+        if length + limit > self.context_length:
+            raise ValueError(
+                f"Prompts of {length} tokens with `max_new_tokens`={limit} do "
+                f"not fit the model's context of {self.context_length} tokens."
+            )
+        if not np.asarray(prompts.padding_mask)[:, 0].all():
+            raise ValueError(
+                "Every prompt needs at least one token, right-padded: row "
+                f"{int(np.argmin(np.asarray(prompts.padding_mask)[:, 0]))} of "
+                "`padding_mask` does not start with 1."
+            )
+        if sampler not in self._decode_functions:
+            self._decode_functions[sampler] = tf.function(
+                lambda prompts, draws: self.decode(prompts, draws, sampler),
+                jit_compile=True,
+            )
+        draws = uniform_draws((seed, 0), rows, limit)
+        prompts = Prompts(*(tf.constant(x, tf.int32) for x in prompts))
+        return self._decode_functions[sampler](prompts, draws)
+
+
+def read_settings(directory: pathlib.Path) -> dict[str, Any]:
+    """Reads what KerasHub's files of a preset do not hold."""
+    path = directory / SETTINGS_FILE
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write_settings(directory: pathlib.Path, settings: dict[str, Any]) -> None:
+    """Writes what KerasHub's files of a preset do not hold."""
+    (directory / SETTINGS_FILE).write_text(json.dumps(settings, indent=2))
+
+
+def token_statistics(
+    logits: Tensor, token_ids: Tensor, temperature: float = 1.0
+) -> TokenStatistics:
+    """Aligns logits [B, S, V] with the tokens [B, S] that they predict."""
+    logits, predicted = logits[:, :-1], token_ids[:, 1:]
+    best = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    aligned = (
+        ops.token_log_probs(logits, predicted, temperature),
+        ops.entropy(logits, temperature),
+        best == predicted,
+    )
+    return TokenStatistics(*(tf.pad(x, [[0, 0], [1, 0]]) for x in aligned))
+
+
+def _context_length(model: keras.Model) -> int:
+    if isinstance(model, keras_hub.models.CausalLM):
+        config = model.backbone.get_config()
+        return int(config.get("max_sequence_length", UNLIMITED))
+    return UNLIMITED
+
+
+def _looks_like_path(preset: str | pathlib.Path) -> bool:
+    return isinstance(preset, pathlib.Path) or (
+        "/" in preset and "://" not in preset
+    )

@@ -1,0 +1,307 @@
+"""The reward model: one number for a prompt with its response."""
+
+import pathlib
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+from typing import Self
+
+import keras
+import keras_hub
+import numpy as np
+import tensorflow as tf
+
+from tfrlhf import data
+from tfrlhf import losses
+from tfrlhf import ops
+from tfrlhf.models import backbones
+from tfrlhf.models import heads
+from tfrlhf.models.policy import UNLIMITED
+from tfrlhf.models.policy import Policy
+from tfrlhf.models.policy import read_settings
+from tfrlhf.models.policy import write_settings
+from tfrlhf.models.tokenizer import Tokenizer
+from tfrlhf.models.trainable import BatchLosses
+from tfrlhf.models.trainable import TrainableModel
+from tfrlhf.types import Preferences
+from tfrlhf.types import Ratings
+from tfrlhf.types import Tensor
+
+HEAD_FILE = "head.npz"
+
+
+class RewardModel(TrainableModel):
+    """A backbone with a scalar head, learned from human judgements.
+
+    The score is `gain · (w·h + b) + bias`, where h is the hidden state at the
+    last token of the sequence; gain and bias are set by `normalize`. The head
+    starts with standard deviation 1/√(H+1) and b = 0
+    (https://arxiv.org/abs/1909.08593).
+
+    Args:
+        backbone: a KerasHub `Backbone`.
+        tokenizer: `Tokenizer`; None to score ids only.
+        context_length: the longest sequence in tokens; no limit if not given.
+
+    Example:
+        >>> reward = RewardModel.from_policy(policy)
+        >>> reward.compile("adam", loss=losses.PairwiseRanking())
+        >>> reward.fit(preferences, batch_size=32, epochs=1)
+        >>> reward.score(["Hi."], [" Hello!"])
+    """
+
+    metric_names = ("loss", "accuracy", "margin", "error")
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        tokenizer: Tokenizer | None = None,
+        context_length: int = UNLIMITED,
+    ) -> None:
+        super().__init__(name="reward")
+        size = heads.hidden_size(backbone)
+        self.backbone = backbone
+        self.head = heads.scalar_head(size, (size + 1) ** -0.5, "score")
+        self.gain = self.add_weight(
+            name="gain", initializer="ones", trainable=False
+        )
+        self.bias = self.add_weight(
+            name="bias", initializer="zeros", trainable=False
+        )
+        self.tokenizer = tokenizer
+        self.context_length = context_length
+        self.built = True
+        self._score_function = tf.function(self.call, jit_compile=True)
+
+    @classmethod
+    def from_policy(cls, policy: Policy) -> Self:
+        """Starts from a copy of a policy's weights.
+
+        Args:
+            policy: a `Policy` over a KerasHub model.
+
+        Returns:
+            A reward model that shares no variable with the policy.
+        """
+        return cls(
+            backbones.clone_backbone(need_backbone(policy)),
+            policy.tokenizer,
+            policy.context_length,
+        )
+
+    @classmethod
+    def from_preset(cls, directory: str | pathlib.Path) -> Self:
+        """Loads what `save_to_preset` wrote."""
+        directory = pathlib.Path(directory)
+        if not (directory / HEAD_FILE).exists():
+            raise ValueError(
+                f"{str(directory)!r} holds no reward model: give a directory "
+                "that `RewardModel.save_to_preset` wrote."
+            )
+        model = cls(
+            keras_hub.models.Backbone.from_preset(str(directory)),
+            Tokenizer.from_directory(directory)
+            if (directory / "tokenizer.json").exists()
+            else None,
+            read_settings(directory)["context_length"],
+        )
+        with np.load(directory / HEAD_FILE) as stored:
+            for variable in model.head_variables():
+                variable.assign(stored[variable.name])
+        return model
+
+    def save_to_preset(self, directory: str | pathlib.Path) -> None:
+        """Writes a directory that `from_preset` reloads.
+
+        Args:
+            directory: where to; made if it does not exist.
+        """
+        directory = pathlib.Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        backbones.write_preset(self.backbone, directory)
+        write_settings(directory, {"context_length": self.context_length})
+        stored = {v.name: np.asarray(v) for v in self.head_variables()}
+        np.savez(directory / HEAD_FILE, **stored)
+        if self.tokenizer is not None:
+            self.tokenizer.save(directory)
+
+    def head_variables(self) -> list[keras.Variable]:
+        """Returns the head's kernel and bias, gain and bias."""
+        return [*self.head.weights, self.gain, self.bias]
+
+    def call(
+        self, token_ids: Tensor, padding_mask: Tensor, training: bool = False
+    ) -> Tensor:
+        """Scores sequences.
+
+        Args:
+            token_ids: int32 [B, S].
+            padding_mask: int32 [B, S], right-padded.
+            training: whether dropout is on.
+
+        Returns:
+            float32 [B].
+        """
+        hidden = heads.hidden_states(
+            self.backbone, token_ids, padding_mask, training
+        )
+        last = ops.last_token_index(padding_mask)
+        raw = self.head(tf.gather(hidden, last, batch_dims=1))[:, 0]
+        return raw * self.gain + self.bias
+
+    def score(
+        self, prompts: Any, responses: Any, batch_size: int = 64
+    ) -> np.ndarray | Tensor:
+        """Scores text, or ids.
+
+        Args:
+            prompts: B strings, or token_ids int32 [B, S].
+            responses: B strings, or padding_mask int32 [B, S].
+            batch_size: how many texts to run at a time.
+
+        Returns:
+            float32 [B]. A response in text ends with EOS, as in training.
+        """
+        if not isinstance(prompts, (list, tuple)):
+            return self._score_function(prompts, responses)
+        records = [
+            {"prompt": p, "response": r}
+            for p, r in zip(prompts, responses, strict=True)
+        ]
+        sequences = data.examples(
+            records, self.need_tokenizer(), self.context_length
+        )
+        scores = [
+            self._score_function(batch.token_ids, batch.padding_mask)
+            for batch in data.batches(sequences, batch_size)
+        ]
+        return np.concatenate([np.asarray(s) for s in scores])
+
+    def normalize(
+        self, prompts: Sequence[str], responses: Sequence[str]
+    ) -> None:
+        """Sets gain and bias so that these responses score mean 0, std 1.
+
+        Args:
+            prompts: strings.
+            responses: as many strings, usually samples of the policy.
+
+        Raises:
+            ValueError: every response has the same score.
+        """
+        scores = np.asarray(self.score(list(prompts), list(responses)))
+        deviation = float(scores.std())
+        if not deviation > 1e-6:
+            raise ValueError(
+                f"`normalize` needs responses of different scores: all "
+                f"{len(scores)} score {scores.mean():.6g}, so the standard "
+                "deviation is 0."
+            )
+        gain = float(self.gain) / deviation
+        self.bias.assign((float(self.bias) - scores.mean()) / deviation)
+        self.gain.assign(gain)
+
+    def as_function(self) -> Callable[..., list[float]]:
+        """Returns the callable on text that every trainer takes as reward."""
+
+        def score(
+            prompts: list[str], responses: list[str], **columns: Any
+        ) -> list[float]:
+            return [float(s) for s in self.score(prompts, responses)]
+
+        return score
+
+    def need_tokenizer(self) -> Tokenizer:
+        """Returns the tokenizer, or says that there is none."""
+        if self.tokenizer is None:
+            raise ValueError(
+                "This reward model has no tokenizer: score token ids with "
+                "their padding mask, or give it a tokenizer."
+            )
+        return self.tokenizer
+
+    def default_loss(self) -> losses.PairwiseRanking:
+        """Returns the Bradley-Terry loss."""
+        return losses.PairwiseRanking()
+
+    def as_dataset(
+        self, x: Any, batch_size: int, shuffle: bool, seed: int
+    ) -> tf.data.Dataset:
+        """Takes preference or rating records, their carriers or a Dataset."""
+        if isinstance(x, tf.data.Dataset):
+            return x
+        if not isinstance(x, (Preferences, Ratings)):
+            read = data.ratings if "rating" in x[0] else data.preferences
+            x = read(x, self.need_tokenizer(), self.context_length)
+        return data.batches(x, batch_size, shuffle=shuffle, seed=seed)
+
+    def batch_weights(self, batch: Preferences | Ratings) -> Tensor:
+        """Returns the weight of every record."""
+        return tf.cast(batch.weight, tf.float32)
+
+    def batch_losses(
+        self, batch: Preferences | Ratings, training: bool
+    ) -> BatchLosses:
+        """Scores every candidate in one pass and compares."""
+        if isinstance(batch, Ratings):
+            scores = self.call(batch.token_ids, batch.padding_mask, training)
+            error = tf.abs(scores - batch.rating) * batch.weight
+            metrics = {
+                "error": (tf.reduce_sum(error), tf.reduce_sum(batch.weight))
+            }
+            terms = self.objective(batch.rating, scores)
+            return BatchLosses(terms, batch.weight, metrics)
+        shape = tf.shape(batch.token_ids)
+        flat = [-1, shape[2]]
+        scores = tf.reshape(
+            self.call(
+                tf.reshape(batch.token_ids, flat),
+                tf.reshape(batch.padding_mask, flat),
+                training,
+            ),
+            shape[:2],
+        )
+        metrics = ranking_metrics(scores, batch.ranks, batch.weight)
+        terms = self.objective(batch.ranks, scores)
+        return BatchLosses(terms, batch.weight, metrics)
+
+
+def ranking_metrics(
+    scores: Tensor, ranks: Tensor, weight: Tensor
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Measures how often the better candidate has the higher score.
+
+    Args:
+        scores: float32 [B, K].
+        ranks: int32 [B, K], 0 = best, -1 = absent.
+        weight: float32 [B].
+
+    Returns:
+        Sum and count, over pairs of unequal rank: `accuracy` (an equal score
+        counts half) and `margin`, the mean difference of the scores.
+    """
+    present = ranks >= 0
+    pairs = (
+        (ranks[:, :, None] < ranks[:, None, :])
+        & present[:, :, None]
+        & present[:, None, :]
+    )
+    counts = tf.cast(pairs, tf.float32) * weight[:, None, None]
+    margin = scores[:, :, None] - scores[:, None, :]
+    right = 0.5 * (tf.sign(margin) + 1.0)
+    total = tf.reduce_sum(counts)
+    return {
+        "accuracy": (tf.reduce_sum(right * counts), total),
+        "margin": (tf.reduce_sum(margin * counts), total),
+    }
+
+
+def need_backbone(policy: Policy) -> keras.Model:
+    """Returns a policy's KerasHub backbone, or says that there is none."""
+    if not isinstance(policy.model, keras_hub.models.CausalLM):
+        raise ValueError(
+            "Reward and value models are made from a KerasHub model. "
+            f"Received a policy over {type(policy.model).__name__}, which has "
+            "no backbone."
+        )
+    return policy.model.backbone

@@ -1,0 +1,343 @@
+"""A Keras model that learns with global counts, the base of every trainer.
+
+One rule for all losses: the sum of weight times loss over the batch divided by
+the sum of the weights, both over all micro-batches and replicas. Gradients are
+summed over replicas, then clipped, then applied. So a step does not depend on
+how the batch was cut.
+"""
+
+from typing import Any
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tfrlhf import ops
+from tfrlhf.types import Tensor
+
+
+class BatchLosses(NamedTuple):
+    """What a model computes for one (micro-)batch.
+
+    Attributes:
+        losses: float32, any shape.
+        weights: float32, the same shape; 0 where an entry does not count.
+        metrics: name to (sum, count) scalars.
+    """
+
+    losses: Tensor
+    weights: Tensor
+    metrics: dict[str, tuple[Tensor, Tensor]]
+
+
+class TrainableModel(keras.Model):
+    """Train and test step, metrics and `fit` input shared by the trainers.
+
+    A subclass says what a batch weighs (`batch_weights`), what it loses
+    (`batch_losses`), which metrics it logs (`metric_names`), which variables
+    it trains (`learner_variables`) and how its input becomes a `Dataset` of
+    carriers (`as_dataset`).
+    """
+
+    loss_name = "loss"
+    metric_names: tuple[str, ...] = ("loss",)
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        *,
+        micro_batches: int = 1,
+        clip_norm: float | None = 1.0,
+        jit_compile: bool | str = "auto",
+        run_eagerly: bool = False,
+    ) -> None:
+        """Prepares for training.
+
+        Args:
+            optimizer: a Keras optimizer or its name, without clipping, weight
+                averaging or gradient accumulation of its own.
+            loss: the model's loss; None takes the default of the class.
+            micro_batches: parts a batch is cut into to save memory; the step
+                stays the same.
+            clip_norm: largest global norm of the gradient; None for no limit.
+            jit_compile: whether XLA compiles forward and backward pass;
+                "auto" decides.
+            run_eagerly: runs the steps without `tf.function`, to debug.
+
+        Raises:
+            ValueError: an optimizer setting that is wrong under a strategy.
+        """
+        optimizer = self.checked_optimizer(optimizer)
+        if micro_batches < 1:
+            raise ValueError(
+                "`micro_batches` must be at least 1. Received: "
+                f"micro_batches={micro_batches}"
+            )
+        if clip_norm is not None and clip_norm <= 0:
+            raise ValueError(
+                "`clip_norm` must be positive or None. Received: "
+                f"clip_norm={clip_norm}"
+            )
+        # Keras' own loss and jit paths do not fit a replica-independent step.
+        super().compile(
+            optimizer=optimizer, jit_compile=False, run_eagerly=run_eagerly
+        )
+        self.objective = self.default_loss() if loss is None else loss
+        self.micro_batches = micro_batches
+        self.clip_norm = clip_norm
+        self.xla = resolve_jit(jit_compile) and not run_eagerly
+        with self.distribute_strategy.scope():
+            self._means = {n: keras.metrics.Mean(n) for n in self.metric_names}
+            for each, variables in self.optimizer_groups():
+                each.build(variables)
+        self._gradient_function = self._compiled(self._gradients)
+        self._loss_function = self._compiled(self._test_sums)
+
+    def default_loss(self) -> Any:
+        """Returns the loss for `compile(loss=None)`."""
+        raise NotImplementedError
+
+    def learner_variables(self) -> list[Any]:
+        """Returns the variables that a step trains, without duplicates."""
+        return list(self.trainable_variables)
+
+    def optimizer_groups(self) -> list[tuple[Any, list[Any]]]:
+        """Returns optimizers with the variables that each of them trains.
+
+        In the order of `learner_variables`.
+        """
+        return [(self.optimizer, self.learner_variables())]
+
+    def batch_weights(self, batch: Any) -> Tensor:
+        """Returns the float32 weights of a batch, before any forward pass."""
+        raise NotImplementedError
+
+    def batch_losses(self, batch: Any, training: bool) -> BatchLosses:
+        """Computes losses and metrics of a batch."""
+        raise NotImplementedError
+
+    def as_dataset(
+        self, x: Any, batch_size: int, shuffle: bool, seed: int
+    ) -> tf.data.Dataset:
+        """Turns the input of `fit` or `evaluate` into batches of carriers."""
+        raise NotImplementedError
+
+    def fit(  # type: ignore[override]
+        self,
+        x: Any,
+        *,
+        batch_size: int = 32,
+        epochs: int = 1,
+        seed: int = 0,
+        validation_data: Any = None,
+        initial_epoch: int = 0,
+        callbacks: Any = None,
+        verbose: int | str = "auto",
+    ) -> keras.callbacks.History:
+        """Trains; as `keras.Model.fit`, on records, a carrier or a `Dataset`.
+
+        Args:
+            x: records (dicts of text), a carrier of whole arrays, or a
+                `tf.data.Dataset` of carriers that is batched already.
+            batch_size: rows of a step, over all replicas.
+            epochs: the total number of passes.
+            seed: int, of the order of rows.
+            validation_data: like `x`, measured after every epoch.
+            initial_epoch: the epoch to go on from.
+            callbacks: Keras callbacks.
+            verbose: as in Keras.
+
+        Returns:
+            Keras' `History`.
+        """
+        if validation_data is not None:
+            validation_data = self.as_dataset(
+                validation_data, batch_size, shuffle=False, seed=seed
+            )
+        return super().fit(
+            self.as_dataset(x, batch_size, shuffle=True, seed=seed),
+            epochs=epochs,
+            validation_data=validation_data,
+            initial_epoch=initial_epoch,
+            shuffle=False,
+            callbacks=callbacks,
+            verbose=verbose,
+        )
+
+    def evaluate(  # type: ignore[override]
+        self,
+        x: Any,
+        *,
+        batch_size: int = 32,
+        callbacks: Any = None,
+        verbose: int | str = 0,
+        **kwargs: Any,
+    ) -> dict[str, float]:
+        """Measures the metrics on records, a carrier or a `Dataset`."""
+        kwargs["return_dict"] = True
+        return super().evaluate(
+            self.as_dataset(x, batch_size, shuffle=False, seed=0),
+            callbacks=callbacks,
+            verbose=verbose,
+            **kwargs,
+        )
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The means over an epoch, one a metric name."""
+        return list(self._means.values()) if self.compiled else []
+
+    def train_step(self, batch: Any) -> dict[str, Tensor]:
+        """Makes one optimizer step on a replica's part of a batch."""
+        count = ops.global_sum(tf.reduce_sum(self.batch_weights(batch)))
+        gradients, sums = self._gradient_function(batch, count)
+        gradients = [ops.global_sum(gradient) for gradient in gradients]
+        norm = tf.linalg.global_norm(gradients)
+        for optimizer, variables in self.optimizer_groups():
+            self._apply(optimizer, gradients[: len(variables)], variables)
+            gradients = gradients[len(variables) :]
+        return self._logs(sums) | {"gradient_norm": norm}
+
+    def test_step(self, batch: Any) -> dict[str, Tensor]:
+        """Measures a replica's part of a batch."""
+        return self._logs(self._loss_function(batch))
+
+    def predict_step(self, batch: Any) -> Tensor:
+        """Is refused: Keras would unpack a carrier as (x, y, weight)."""
+        raise ValueError(
+            f"{type(self).__name__} has no `predict`: call the model, or "
+            "`score` or `generate`, instead."
+        )
+
+    def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
+        """Does nothing: built already, and Keras' version breaks on masks."""
+
+    def checked_optimizer(self, optimizer: Any) -> keras.optimizers.Optimizer:
+        """Makes an optimizer under the strategy, or refuses it."""
+        with self.distribute_strategy.scope():
+            optimizer = keras.optimizers.get(optimizer)
+        check_optimizer(optimizer)
+        return optimizer
+
+    def _apply(
+        self, optimizer: Any, gradients: list[Tensor], variables: list[Any]
+    ) -> None:
+        if self.clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
+        # Keras sums over replicas once more when it applies.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        optimizer.apply([g / replicas for g in gradients], variables)
+
+    def _compiled(self, function: Any) -> Any:
+        if self.run_eagerly:
+            return function
+        return tf.function(function, jit_compile=self.xla, autograph=False)
+
+    def _gradients(
+        self, batch: Any, count: Tensor
+    ) -> tuple[list[Tensor], dict[str, tuple[Tensor, Tensor]]]:
+        """Returns this replica's summed gradients and metric sums."""
+        variables = [v.value for v in self.learner_variables()]
+        total: list[Tensor] = []
+        sums: list[dict[str, tuple[Tensor, Tensor]]] = []
+        for part in split_rows(batch, self.micro_batches):
+            with tf.GradientTape() as tape:
+                terms = self.batch_losses(part, training=True)
+                loss = tf.reduce_sum(terms.losses * terms.weights)
+                loss = loss / tf.maximum(count, 1e-8)
+            gradients = tape.gradient(
+                loss, variables, unconnected_gradients="zero"
+            )
+            gradients = [tf.convert_to_tensor(g) for g in gradients]
+            total = (
+                [a + b for a, b in zip(total, gradients, strict=True)]
+                if total
+                else gradients
+            )
+            sums.append(self._metric_sums(terms))
+        return total, tf.nest.map_structure(lambda *xs: tf.add_n(xs), *sums)
+
+    def _test_sums(self, batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
+        return self._metric_sums(self.batch_losses(batch, training=False))
+
+    def _metric_sums(
+        self, terms: BatchLosses
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        total = tf.reduce_sum(terms.losses * terms.weights)
+        count = tf.reduce_sum(terms.weights)
+        return {self.loss_name: (total, count)} | terms.metrics
+
+    def _logs(
+        self, sums: dict[str, tuple[Tensor, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Adds a batch to the epoch's means and returns them."""
+        logs = {}
+        for name, (total, count) in sums.items():
+            count = ops.global_sum(count)
+            mean = ops.global_sum(total) / tf.maximum(count, 1e-8)
+            # Every replica adds the same global numbers: the ratio is right.
+            self._means[name].update_state(mean, sample_weight=count)
+            logs[name] = self._means[name].result()
+        return logs
+
+
+def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
+    """Refuses optimizer settings that break or lie under a strategy.
+
+    Args:
+        optimizer: a Keras optimizer.
+
+    Raises:
+        ValueError: clipping, averaging or accumulation is set on it.
+    """
+    instead = {
+        "clipnorm": "`compile(clip_norm=...)`",
+        "global_clipnorm": "`compile(clip_norm=...)`",
+        "clipvalue": "`compile(clip_norm=...)`",
+        "use_ema": "no averaging",
+        "gradient_accumulation_steps": "`compile(micro_batches=...)`",
+    }
+    config = optimizer.get_config()
+    for name, advice in instead.items():
+        if config.get(name):
+            raise ValueError(
+                f"The optimizer's `{name}` gives other results on several "
+                f"replicas than on one: use {advice} instead. Received: "
+                f"{name}={config[name]}"
+            )
+
+
+def resolve_jit(jit_compile: bool | str) -> bool:
+    """Decides whether XLA compiles forward and backward passes.
+
+    Args:
+        jit_compile: True, False or "auto".
+
+    Returns:
+        The decision.
+    """
+    if jit_compile == "auto":
+        return True
+    return bool(jit_compile)
+
+
+def split_rows(batch: Any, parts: int) -> list[Any]:
+    """Cuts every tensor of a carrier into `parts` runs of rows.
+
+    Args:
+        batch: a carrier of tensors whose first axis is the rows.
+        parts: how many; more than there are rows leaves some empty.
+
+    Returns:
+        `parts` carriers; their sizes differ by one row at the most.
+    """
+    if parts == 1:
+        return [batch]
+    rows = tf.shape(batch[0])[0]
+    cuts = [rows * i // parts for i in range(parts + 1)]
+    return [
+        tf.nest.map_structure(lambda x, a=a, b=b: x[a:b], batch)
+        for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+    ]
+

@@ -1,0 +1,80 @@
+"""Hugging Face directories on disk as KerasHub models: GPT-2 and Llama.
+
+KerasHub's own loader passes over fields of config.json that change the
+logits. Here every field is honoured, known to be harmless, or refused by name.
+Knows nothing about tokenizers, and downloads nothing.
+"""
+
+import contextlib
+import json
+import pathlib
+from typing import NamedTuple
+
+import keras
+
+from tfrlhf.models.transformers_config import build_causal_lm
+from tfrlhf.models.transformers_config import read_json
+from tfrlhf.models.transformers_weights import StoredWeights
+
+
+class LoadedModel(NamedTuple):
+    """A language model and the longest sequence it was built for.
+
+    Attributes:
+        model: KerasHub `CausalLM` without a preprocessor.
+        context_length: in tokens.
+    """
+
+    model: keras.Model
+    context_length: int
+
+
+def is_transformers_directory(directory: str | pathlib.Path) -> bool:
+    """Tells a Hugging Face directory from a KerasHub preset.
+
+    Args:
+        directory: need not exist.
+
+    Returns:
+        True where `read_causal_lm` is the one to load it, or to say what is
+        wrong with it.
+    """
+    path = pathlib.Path(directory) / "config.json"
+    if not path.exists():
+        return any(path.parent.glob("*.safetensors*"))
+    try:
+        return "registered_name" not in json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return True
+
+
+def read_causal_lm(directory: str | pathlib.Path) -> LoadedModel:
+    """Loads a GPT-2 or Llama model from config.json and safetensors files.
+
+    The logits are those of transformers; dropout is 0. Weights are read one
+    tensor at a time, and become variables of Keras' dtype policy (float32 by
+    default) whatever type the file holds.
+
+    Args:
+        directory: holds config.json and model.safetensors, or
+            model.safetensors.index.json and its shards.
+
+    Returns:
+        The model and its context length.
+
+    Raises:
+        ValueError: a file or tensor is missing, left over or of the wrong
+            shape, or config.json has a field that KerasHub cannot honour.
+
+    Example:
+        >>> read_causal_lm("stories260K").context_length
+        512
+    """
+    directory = pathlib.Path(directory)
+    path = directory / "config.json"
+    config = read_json(path)
+    with contextlib.ExitStack() as stack:
+        weights = StoredWeights(directory, stack)
+        model, context_length = build_causal_lm(path, config)
+        weights.fill(model.backbone)
+    return LoadedModel(model, context_length)

@@ -1,0 +1,131 @@
+"""From a rollout to what the policy learns from, and its statistics."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tfrlhf import ops
+from tfrlhf.types import Experience
+from tfrlhf.types import Rollout
+from tfrlhf.types import Tensor
+
+Advantage = Callable[[Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor]]
+
+
+def make_experience(
+    rollout: Rollout,
+    kl_weight: Tensor,
+    advantage: Advantage,
+    has_values: bool = True,
+) -> Experience:
+    """Turns scores into rewards per token, and those into advantages.
+
+    The whole batch of an iteration is seen at once, so that whitening does not
+    depend on replicas or minibatches.
+
+    Args:
+        rollout: `Rollout` of B rows, S long.
+        kl_weight: float32 scalar, the weight of the KL penalty.
+        advantage: an estimator such as `GAE`.
+        has_values: whether the rollout's values come from a value model.
+
+    Returns:
+        `Experience`.
+    """
+    rewards = ops.token_rewards(
+        rollout.scores,
+        rollout.log_probs,
+        rollout.ref_log_probs,
+        rollout.response_mask,
+        kl_weight,
+    )
+    advantages, returns = advantage(
+        rewards, rollout.values if has_values else None, rollout.response_mask
+    )
+    return Experience(
+        token_ids=rollout.token_ids,
+        padding_mask=rollout.padding_mask,
+        response_mask=rollout.response_mask,
+        old_log_probs=rollout.log_probs,
+        old_values=rollout.values,
+        advantages=advantages,
+        returns=returns,
+    )
+
+
+def rollout_metrics(rollout: Rollout, kl_weight: Tensor) -> dict[str, Tensor]:
+    """Computes the statistics of a rollout; see docs/metrics.md.
+
+    Args:
+        rollout: `Rollout` of B rows.
+        kl_weight: float32 scalar.
+
+    Returns:
+        float32 scalars under the field's names. An empty response counts
+        nowhere.
+    """
+    mask = rollout.response_mask
+    counts = tf.reduce_sum(mask, axis=-1)
+    present = tf.cast(counts > 0, tf.int32)
+    kl = sequence_kl(rollout.log_probs, rollout.ref_log_probs, mask)
+    mean_kl = ops.masked_mean(kl, present)
+    scores = ops.masked_mean(rollout.scores, present)
+    gap = tf.where(
+        mask > 0, tf.abs(rollout.sampler_log_probs - rollout.log_probs), 0.0
+    )
+    return {
+        "objective/scores": scores,
+        "objective/scores_deviation": tf.sqrt(
+            ops.masked_variance(rollout.scores, present)
+        ),
+        "objective/kl": mean_kl,
+        "objective/kl_weight": tf.cast(kl_weight, tf.float32),
+        "objective/reward": scores - kl_weight * mean_kl,
+        "length/mean": ops.masked_mean(tf.cast(counts, tf.float32), present),
+        "length/finished": ops.masked_mean(
+            tf.cast(rollout.finished, tf.float32), present
+        ),
+        "sampler/log_prob_gap": tf.reduce_max(gap),
+    }
+
+
+def value_metrics(experience: Experience) -> dict[str, Tensor]:
+    """Computes how well the values foretold the returns.
+
+    Args:
+        experience: `Experience`.
+
+    Returns:
+        float32 scalars; `value/explained_variance` is 1 − variance of the
+        error / variance of the returns, 0 where the returns do not vary.
+    """
+    mask = experience.response_mask
+    error = tf.where(mask > 0, experience.returns - experience.old_values, 0.0)
+    variance = ops.masked_variance(experience.returns, mask)
+    explained = 1.0 - tf.math.divide_no_nan(
+        ops.masked_variance(error, mask), variance
+    )
+    return {
+        "value/mean": ops.masked_mean(experience.old_values, mask),
+        "value/explained_variance": tf.where(variance > 0.0, explained, 0.0),
+        "returns/mean": ops.masked_mean(experience.returns, mask),
+        "returns/deviation": tf.sqrt(variance),
+    }
+
+
+def sequence_kl(log_probs: Tensor, ref_log_probs: Tensor, mask: Tensor) -> Tensor:
+    """Sums the k1 estimate over a sequence.
+
+    Args:
+        log_probs: float32 [B, S].
+        ref_log_probs: float32 [B, S].
+        mask: int32 [B, S].
+
+    Returns:
+        float32 [B], in nats.
+    """
+    log_probs = tf.where(mask > 0, log_probs, 0.0)
+    ref_log_probs = tf.where(mask > 0, ref_log_probs, 0.0)
+    return tf.reduce_sum(
+        ops.kl_estimate(log_probs, ref_log_probs, "k1"), axis=-1
+    )

@@ -1,0 +1,118 @@
+"""Scores of completions: from a reward model on ids, or a function on text."""
+
+import math
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrlhf.models.policy import Policy
+from tfrlhf.models.reward import RewardModel
+from tfrlhf.types import Completions
+from tfrlhf.types import Tensor
+
+Reward = RewardModel | Callable[..., Sequence[float]]
+
+
+class RewardError(ValueError):
+    """A reward function raised or returned something that is no reward."""
+
+
+def scores_ids(reward: Reward, policy: Policy) -> bool:
+    """Tells whether the reward reads the policy's own ids."""
+    return (
+        isinstance(reward, RewardModel)
+        and reward.tokenizer is not None
+        and policy.tokenizer is not None
+        and reward.tokenizer.to_json() == policy.tokenizer.to_json()
+    )
+
+
+def with_end(
+    completions: Completions, end_id: int | None
+) -> tuple[Tensor, Tensor]:
+    """Ends the responses that were cut by length, as in the training data.
+
+    A reward model has seen only sequences that end with EOS; without it the
+    score of a cut response would be read at a token of another kind.
+
+    Args:
+        completions: `Completions` of B rows, S long.
+        end_id: the EOS id; None changes nothing.
+
+    Returns:
+        token_ids and padding_mask, int32 [B, S + 1].
+    """
+    token_ids = tf.pad(completions.token_ids, [[0, 0], [0, 1]])
+    padding_mask = tf.pad(completions.padding_mask, [[0, 0], [0, 1]])
+    if end_id is None:
+        return token_ids, padding_mask
+    length = tf.reduce_sum(completions.padding_mask, axis=-1, keepdims=True)
+    position = tf.range(tf.shape(token_ids)[1])[None, :]
+    open_end = (position == length) & (completions.finished[:, None] == 0)
+    token_ids = tf.where(open_end, end_id, token_ids)
+    return token_ids, padding_mask + tf.cast(open_end, tf.int32)
+
+
+def call_reward(
+    reward: Callable[..., Sequence[float]],
+    prompts: list[str],
+    responses: list[str],
+    columns: dict[str, list[Any]],
+) -> np.ndarray:
+    """Calls a reward function on text and checks what it returns.
+
+    Args:
+        reward: `(prompts, responses, **columns) -> list[float]`.
+        prompts: B strings.
+        responses: B strings.
+        columns: further columns of the records, B values each.
+
+    Returns:
+        float32 [B].
+
+    Raises:
+        RewardError: the function raised, or returned a wrong number of scores
+            or one that is not finite.
+    """
+    name = _name(reward)
+    try:
+        scores = reward(prompts, responses, **columns)
+    except Exception as error:
+        raise RewardError(
+            f"The reward function {name} raised {type(error).__name__}: "
+            f"{error} (on {len(responses)} responses, the first: "
+            f"{responses[0]!r})."
+        ) from error
+    try:
+        values = np.asarray([float(s) for s in scores], np.float32)
+    except (TypeError, ValueError) as error:
+        raise RewardError(
+            f"The reward function {name} must return a list of "
+            f"{len(responses)} numbers. Received: {_shortened(scores)}"
+        ) from error
+    if len(values) != len(responses):
+        raise RewardError(
+            f"The reward function {name} must return one score for each of "
+            f"the {len(responses)} responses. Received: {len(values)} scores"
+        )
+    for score, response in zip(values, responses, strict=True):
+        if not math.isfinite(score):
+            raise RewardError(
+                f"The reward function {name} returned {score} for the "
+                f"response {response!r}: every score must be finite."
+            )
+    return values
+
+
+def _name(reward: Any) -> str:
+    if hasattr(reward, "__qualname__"):
+        return f"`{reward.__qualname__}`"
+    return f"of type `{type(reward).__name__}`"
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "…"

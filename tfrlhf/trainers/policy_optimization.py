@@ -1,0 +1,576 @@
+"""Proximal policy optimisation of a language model.
+
+`PPO.fit` is a Python loop between compiled phases: sample, score, look at the
+samples with policy, reference and value model, turn scores into advantages,
+update. So the reward may be any Python function.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfrlhf import losses
+from tfrlhf import ops
+from tfrlhf.models.policy import Policy
+from tfrlhf.models.policy import token_statistics
+from tfrlhf.models.reference import frozen_copy
+from tfrlhf.models.sampler import Sampler
+from tfrlhf.models.sampler import uniform_draws
+from tfrlhf.models.trainable import BatchLosses
+from tfrlhf.models.trainable import TrainableModel
+from tfrlhf.models.value import ValueModel
+from tfrlhf.rollout import GAE
+from tfrlhf.rollout import Reward
+from tfrlhf.rollout import call_reward
+from tfrlhf.rollout import make_experience
+from tfrlhf.rollout import rollout_metrics
+from tfrlhf.rollout import scores_ids
+from tfrlhf.rollout import value_metrics
+from tfrlhf.rollout import with_end
+from tfrlhf.trainers import prompt_batches
+from tfrlhf.trainers import replicas
+from tfrlhf.trainers.kl_control import AdaptiveKL
+from tfrlhf.trainers.kl_control import FixedKL
+from tfrlhf.trainers.learner_metrics import learner_metrics
+from tfrlhf.trainers.state import TrainingState
+from tfrlhf.types import Completions
+from tfrlhf.types import Experience
+from tfrlhf.types import PolicyOutput
+from tfrlhf.types import Prompts
+from tfrlhf.types import Rollout
+from tfrlhf.types import Tensor
+
+
+class Iteration(NamedTuple):
+    """The last iteration of a run, for callbacks.
+
+    Attributes:
+        prompts: B strings.
+        responses: B strings.
+        rollout: `Rollout` of B rows.
+    """
+
+    prompts: list[str]
+    responses: list[str]
+    rollout: Rollout
+
+
+class PPO(TrainableModel):
+    """Trains a policy to score well without leaving its reference.
+
+    Clipped policy and value losses (https://arxiv.org/abs/1707.06347) on
+    rewards with a KL penalty per token (https://arxiv.org/abs/1909.08593).
+
+    Args:
+        policy: the `Policy` to train, in place.
+        reward: a `RewardModel`, or `(prompts, responses, **columns) ->
+            list[float]` on text. A reward model is frozen.
+        value: `ValueModel`, trained in place; None for estimators without.
+        reference: what the KL is measured against; None takes a frozen copy
+            of the policy as it is now.
+
+    Example:
+        >>> ppo = PPO(policy, reward=lambda prompts, responses: [
+        ...     -float(len(r)) for r in responses
+        ... ], value=ValueModel.from_policy(policy))
+        >>> ppo.compile("adam", sampler=Sampler(max_new_tokens=24))
+        >>> ppo.fit(["Once upon a time"] * 64, batch_size=32)
+    """
+
+    loss_name = "loss/total"
+    metric_names = (
+        "loss/total",
+        "loss/policy",
+        "loss/value",
+        "policy/clipfrac",
+        "policy/approx_kl",
+        "policy/entropy",
+        "value/clipfrac",
+    )
+
+    def __init__(
+        self,
+        policy: Policy,
+        reward: Reward,
+        value: ValueModel | None = None,
+        reference: Policy | None = None,
+    ) -> None:
+        super().__init__(name="ppo")
+        self.policy = policy
+        self.value = value
+        self.reference = reference or frozen_copy(policy)
+        self.reference.trainable = False
+        self.reward = reward
+        if isinstance(reward, keras.Model):
+            reward.trainable = False
+        self.reward_reads_ids = scores_ids(reward, policy)
+        with self.distribute_strategy.scope():
+            self.state = TrainingState()
+        self.last_iteration: Iteration | None = None
+        self.built = True
+
+    def compile(  # type: ignore[override]
+        self,
+        optimizer: Any = "adam",
+        loss: losses.PPOLoss | None = None,
+        *,
+        sampler: Sampler,
+        advantage: Any = None,
+        kl: AdaptiveKL | FixedKL | None = None,
+        update_epochs: int = 4,
+        minibatches: int = 1,
+        micro_batches: int = 1,
+        clip_norm: float | None = 1.0,
+        value_optimizer: Any = None,
+        jit_compile: bool | str = "auto",
+    ) -> None:
+        """Prepares for training.
+
+        Args:
+            optimizer: a Keras optimizer or its name.
+            loss: `PPOLoss`; None takes its defaults.
+            sampler: how responses are drawn; needs `max_new_tokens`.
+            advantage: the estimator; None is `GAE()`.
+            kl: the KL weight; None is `AdaptiveKL(target=6.0)`.
+            update_epochs: passes over each rollout.
+            minibatches: optimizer steps of a pass.
+            micro_batches: parts a minibatch is cut into to save memory.
+            clip_norm: largest global norm of the gradient; None for no limit.
+            value_optimizer: for the value model alone; None trains it with
+                the policy.
+            jit_compile: whether XLA compiles the phases; "auto" decides.
+
+        Raises:
+            ValueError: a setting under which the learner's log-probabilities
+                are not the sampler's, or that cannot be.
+        """
+        check_sampler(sampler)
+        for name, number in (
+            ("update_epochs", update_epochs),
+            ("minibatches", minibatches),
+        ):
+            if number < 1:
+                raise ValueError(
+                    f"`{name}` must be at least 1. Received: {name}={number}"
+                )
+        self.sampler = sampler
+        self.advantage = advantage or GAE()
+        self.kl = kl or AdaptiveKL(target=6.0)
+        self.update_epochs = update_epochs
+        self.minibatches = minibatches
+        self.value_optimizer = None
+        if value_optimizer is not None:
+            if self.value is None or self.value.shares_trunk:
+                raise ValueError(
+                    "`value_optimizer` needs a value model with a trunk of "
+                    "its own: leave it out, or give `PPO(value=...)` one."
+                )
+            self.value_optimizer = self.checked_optimizer(value_optimizer)
+        super().compile(
+            optimizer,
+            loss,
+            micro_batches=micro_batches,
+            clip_norm=clip_norm,
+            jit_compile=jit_compile,
+        )
+        self.state.kl_weight.assign(self.kl.initial)
+        self._compile_phases()
+
+    def default_loss(self) -> losses.PPOLoss:
+        """Returns the clipped loss with its usual weights."""
+        weight = 0.0 if self.value is None else 0.1
+        return losses.PPOLoss(value_weight=weight)
+
+    def fit(  # type: ignore[override]
+        self,
+        prompts: Sequence[Any],
+        *,
+        batch_size: int = 64,
+        epochs: int = 1,
+        initial_epoch: int = 0,
+        seed: int = 0,
+        callbacks: Any = None,
+        validation_data: Sequence[Any] | None = None,
+        verbose: int | str = "auto",
+    ) -> keras.callbacks.History:
+        """Optimises the policy; a batch is one iteration.
+
+        Args:
+            prompts: strings, or records `{"prompt": ..., **columns}` whose
+                columns reach the reward function.
+            batch_size: episodes of an iteration, over all replicas.
+            epochs: the total number of passes over the prompts.
+            initial_epoch: the epoch to go on from.
+            seed: int; samples, prompt order and minibatches follow from it.
+            callbacks: Keras callbacks.
+            validation_data: prompts to `evaluate` after every epoch.
+            verbose: as in Keras.
+
+        Returns:
+            Keras' `History`.
+        """
+        self._assert_compile_called("fit")
+        batches = prompt_batches.PromptBatches(prompts, batch_size, seed)
+        monitor = keras.callbacks.CallbackList(
+            callbacks,
+            add_history=True,
+            add_progbar=verbose != 0,
+            verbose=1 if verbose == "auto" else verbose,
+            epochs=epochs,
+            steps=len(batches),
+            model=self,
+        )
+        self.state.seed.assign(seed)
+        self.stop_training = False
+        logs: dict[str, float] = {}
+        monitor.on_train_begin()
+        for epoch in range(initial_epoch, epochs):
+            self.state.epoch.assign(epoch)
+            monitor.on_epoch_begin(epoch)
+            for step, records in enumerate(batches.epoch(epoch)):
+                self.state.position.assign(step)
+                monitor.on_train_batch_begin(step)
+                logs = self.iterate(records, batch_size)
+                monitor.on_train_batch_end(step, logs)
+                if self.stop_training:
+                    break
+            if validation_data is not None:
+                measured = self.evaluate(validation_data, batch_size=batch_size)
+                logs |= {f"val_{name}": x for name, x in measured.items()}
+            monitor.on_epoch_end(epoch, logs)
+            if self.stop_training:
+                break
+        monitor.on_train_end(logs)
+        return self.history
+
+    def iterate(
+        self, records: list[dict[str, Any]], batch_size: int
+    ) -> dict[str, float]:
+        """Makes one iteration: sample, score, look, update.
+
+        Args:
+            records: the prompts, `{"prompt": ..., **columns}`.
+            batch_size: what a short batch is padded to, inside the phases.
+
+        Returns:
+            The metrics of docs/metrics.md.
+        """
+        prompts = [record["prompt"] for record in records]
+        draw = (int(self.state.seed), int(self.state.iteration))
+        completions = self.rollout(prompts, draw, batch_size)
+        responses = self.policy.decode_responses(completions)
+        scores = self.score(records, responses, completions, batch_size)
+        rollout = self.collect(completions, scores, batch_size)
+        self.last_iteration = Iteration(prompts, responses, rollout)
+        experience, metrics = self._experience_function(
+            rollout, self.state.kl_weight.value()
+        )
+        metrics |= self.update(experience, batch_size)
+        logs = {name: float(x) for name, x in metrics.items()}
+        self.state.kl_weight.assign(
+            self.kl.next_weight(
+                float(self.state.kl_weight), logs["objective/kl"], len(records)
+            )
+        )
+        self.state.iteration.assign_add(1)
+        return logs
+
+    def rollout(
+        self,
+        prompts: Sequence[str] | Prompts,
+        seed: int | tuple[int, int],
+        batch_size: int = 1,
+    ) -> Completions:
+        """Samples one response a prompt.
+
+        Args:
+            prompts: strings, or `Prompts`.
+            seed: int or a pair of them; the same gives the same responses, on
+                any number of replicas.
+            batch_size: what a short batch is padded to.
+
+        Returns:
+            `Completions`, trimmed to the longest.
+        """
+        limit = int(self.sampler.max_new_tokens or 0)
+        if not isinstance(prompts, Prompts):
+            prompts = self.policy.encode_prompts(list(prompts), limit)
+        pair = seed if isinstance(seed, tuple) else (seed, 0)
+        draws = uniform_draws(pair, len(prompts.token_ids), limit)
+        rows = (*(tf.constant(x, tf.int32) for x in prompts), draws)
+        completions = replicas.on_replicas(
+            self.distribute_strategy, self._rollout_function, rows, batch_size
+        )
+        return trimmed(completions)
+
+    def score(
+        self,
+        records: list[dict[str, Any]],
+        responses: list[str],
+        completions: Completions,
+        batch_size: int = 1,
+    ) -> Tensor:
+        """Scores completions with the reward.
+
+        Args:
+            records: B records `{"prompt": ..., **columns}`.
+            responses: B strings.
+            completions: `Completions` of B rows, for a reward model that has
+                the policy's tokenizer.
+            batch_size: what a short batch is padded to.
+
+        Returns:
+            float32 [B], 0 for an empty response.
+        """
+        if self.reward_reads_ids:
+            eos_id = self.policy.need_tokenizer().eos_id
+            scores = replicas.on_replicas(
+                self.distribute_strategy,
+                self._score_function,
+                with_end(completions, eos_id),
+                batch_size,
+            )
+        else:
+            prompts, columns = prompt_batches.as_columns(records)
+            scores = tf.constant(
+                call_reward(self._text_reward(), prompts, responses, columns)
+            )
+        empty = tf.reduce_sum(completions.response_mask, axis=-1) == 0
+        return tf.where(empty, 0.0, scores)
+
+    def collect(
+        self, completions: Completions, scores: Tensor, batch_size: int = 1
+    ) -> Rollout:
+        """Looks at completions with policy, reference and value model.
+
+        Args:
+            completions: `Completions` of B rows.
+            scores: float32 [B].
+            batch_size: what a short batch is padded to.
+
+        Returns:
+            `Rollout`.
+        """
+        seen = replicas.on_replicas(
+            self.distribute_strategy,
+            self._collect_function,
+            (completions.token_ids, completions.padding_mask),
+            batch_size,
+        )
+        return Rollout(*completions, *seen, scores)
+
+    def update(
+        self, experience: Experience, batch_size: int = 1
+    ) -> dict[str, Tensor]:
+        """Makes `update_epochs` passes of `minibatches` optimizer steps.
+
+        Args:
+            experience: `Experience` of B rows.
+            batch_size: what a short batch is padded to; the padding counts
+                nowhere.
+
+        Returns:
+            The means of the losses and metrics over the passes.
+        """
+        rows = int(experience.token_ids.shape[0])
+        strategy = self.distribute_strategy
+        part = replicas.round_up(
+            -(-max(rows, batch_size) // self.minibatches),
+            strategy.num_replicas_in_sync,
+        )
+        full = replicas.padded(experience, part * self.minibatches)
+        real = tf.range(len(full.token_ids))[:, None] < rows
+        full = full._replace(
+            response_mask=tf.where(real, full.response_mask, 0)
+        )
+        self.make_train_function()
+        self.reset_metrics()
+        logs: dict[str, Tensor] = {}
+        for epoch in range(self.update_epochs):
+            order = np.random.default_rng(
+                (int(self.state.seed), int(self.state.iteration), epoch)
+            ).permutation(part * self.minibatches)
+            for chosen in order.reshape(self.minibatches, part):
+                batch = Experience(*(tf.gather(x, chosen) for x in full))
+                logs = self.train_function(
+                    iter([replicas.per_replica(strategy, batch)])
+                )
+        return logs
+
+    def evaluate(  # type: ignore[override]
+        self,
+        prompts: Sequence[Any],
+        *,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> dict[str, float]:
+        """Samples one response a prompt and measures; changes no state.
+
+        Args:
+            prompts: strings or records.
+            batch_size: prompts at a time.
+            seed: int.
+
+        Returns:
+            `objective/scores`, `objective/kl`, `length/mean` and
+            `length/finished`.
+        """
+        self._assert_compile_called("evaluate")
+        batches = prompt_batches.PromptBatches(prompts, batch_size, seed)
+        names = (
+            "objective/scores",
+            "objective/kl",
+            "length/mean",
+            "length/finished",
+        )
+        totals = dict.fromkeys(names, 0.0)
+        for step, records in enumerate(batches.in_order()):
+            texts = [record["prompt"] for record in records]
+            completions = self.rollout(texts, (seed, step), batch_size)
+            responses = self.policy.decode_responses(completions)
+            scores = self.score(records, responses, completions, batch_size)
+            rollout = self.collect(completions, scores, batch_size)
+            metrics = rollout_metrics(rollout, self.state.kl_weight.value())
+            for name in names:
+                totals[name] += float(metrics[name]) * len(records)
+        return {name: total / batches.rows for name, total in totals.items()}
+
+    def learner_variables(self) -> list[Any]:
+        """Returns the variables of policy and value model, each once."""
+        variables = list(self.policy.trainable_variables)
+        if self.value is not None:
+            known = {id(v) for v in variables}
+            variables += [
+                v
+                for v in self.value.trainable_variables
+                if id(v) not in known
+            ]
+        return variables
+
+    def optimizer_groups(self) -> list[tuple[Any, list[Any]]]:
+        """Returns optimizers with the variables that each of them trains."""
+        if self.value_optimizer is None:
+            return super().optimizer_groups()
+        count = len(self.policy.trainable_variables)
+        variables = self.learner_variables()
+        return [
+            (self.optimizer, variables[:count]),
+            (self.value_optimizer, variables[count:]),
+        ]
+
+    def batch_weights(self, batch: Experience) -> Tensor:
+        """Returns 1 for every response token."""
+        return tf.cast(batch.response_mask, tf.float32)
+
+    def batch_losses(self, batch: Experience, training: bool) -> BatchLosses:
+        """Computes the PPO loss of every response token, dropout off."""
+        output = self._policy_output(batch)
+        weights = self.batch_weights(batch)
+        terms = self.objective(batch, output)
+        metrics = learner_metrics(self.objective, batch, output)
+        count = tf.reduce_sum(weights)
+        return BatchLosses(
+            terms,
+            weights,
+            {n: (tf.reduce_sum(x * weights), count) for n, x in metrics.items()},
+        )
+
+    def _policy_output(self, batch: Experience) -> PolicyOutput:
+        temperature = self.sampler.temperature
+        ids, mask = batch.token_ids, batch.padding_mask
+        if self.value is not None and self.value.shares_trunk:
+            logits, hidden = self.policy.logits_and_hidden(ids, mask)
+            values = self.value.from_hidden(hidden)
+        else:
+            logits = self.policy.call(ids, mask)
+            values = (
+                tf.zeros_like(batch.old_values)
+                if self.value is None
+                else self.value.call(ids, mask)
+            )
+        seen = token_statistics(logits, ids, temperature)
+        return PolicyOutput(seen.log_probs, values, seen.entropy)
+
+    def _text_reward(self) -> Any:
+        if isinstance(self.reward, keras.Model):
+            return self.reward.as_function()
+        return self.reward
+
+    def _compile_phases(self) -> None:
+        temperature = self.sampler.temperature
+
+        def rollout(
+            token_ids: Tensor, padding_mask: Tensor, draws: Tensor
+        ) -> Completions:
+            prompts = Prompts(token_ids, padding_mask)
+            return self.policy.decode(prompts, draws, self.sampler)
+
+        def collect(token_ids: Tensor, padding_mask: Tensor) -> Any:
+            values = (
+                tf.zeros_like(token_ids, tf.float32)
+                if self.value is None
+                else self.value.call(token_ids, padding_mask)
+            )
+            return (
+                self.policy.log_probs(token_ids, padding_mask, temperature),
+                self.reference.log_probs(token_ids, padding_mask, temperature),
+                values,
+            )
+
+        def experience(rollout: Rollout, kl_weight: Tensor) -> Any:
+            learnt = make_experience(
+                rollout, kl_weight, self.advantage, self.value is not None
+            )
+            metrics = rollout_metrics(rollout, kl_weight)
+            if self.value is not None:
+                metrics |= value_metrics(learnt)
+            return learnt, metrics
+
+        self._rollout_function = self._compiled(rollout)
+        self._collect_function = self._compiled(collect)
+        self._experience_function = self._compiled(experience)
+        if self.reward_reads_ids:
+            self._score_function = self._compiled(self.reward.call)
+
+
+def check_sampler(sampler: Sampler) -> None:
+    """Refuses samplers whose distribution the learner cannot compute.
+
+    Args:
+        sampler: the sampler of `PPO.compile`.
+
+    Raises:
+        ValueError: greedy, or without a maximum length.
+    """
+    if sampler.max_new_tokens is None:
+        raise ValueError(
+            "`sampler` needs the longest response: "
+            "`Sampler(max_new_tokens=...)`."
+        )
+    if sampler.temperature == 0:
+        raise ValueError(
+            "PPO needs samples: `temperature` must be positive. Received: "
+            "temperature=0"
+        )
+    if sampler.top_k or sampler.top_p < 1.0:
+        warnings.warn(
+            "With `top_k` or `top_p` the samples are not of the distribution "
+            "whose log-probabilities PPO learns from: KL and ratios are off.",
+            stacklevel=3,
+        )
+
+
+def trimmed(completions: Completions, bucket: int = 32) -> Completions:
+    """Cuts columns that no row uses, to a multiple of `bucket`."""
+    longest = int(tf.reduce_max(tf.reduce_sum(completions.padding_mask, -1)))
+    width = min(
+        replicas.round_up(longest, bucket), completions.token_ids.shape[1]
+    )
+    return Completions(
+        *(x[:, :width] if x.shape.rank == 2 else x for x in completions)
+    )

@@ -1,0 +1,95 @@
+"""Rows of whole tensors to the replicas of a strategy and back.
+
+Between the compiled phases a batch is held whole on the host, so that
+whitening, minibatches and metrics see all of it; a phase works on each
+replica's run of rows.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+def per_replica(
+    strategy: tf.distribute.Strategy, rows: Any
+) -> Any:
+    """Deals runs of rows out to the replicas.
+
+    Args:
+        strategy: the strategy whose replicas take the rows.
+        rows: a carrier of tensors with the same first axis N. N must divide
+            by the number of replicas: see `padded`.
+
+    Returns:
+        The same carrier of per-replica values.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return rows
+    size = int(rows[0].shape[0]) // replicas
+
+    def part(context: tf.distribute.ValueContext) -> Any:
+        start = context.replica_id_in_sync_group * size
+        return tf.nest.map_structure(lambda x: x[start : start + size], rows)
+
+    return strategy.experimental_distribute_values_from_function(part)
+
+
+def padded(rows: Any, count: int) -> Any:
+    """Repeats the last row until there are `count` rows.
+
+    Args:
+        rows: a carrier of tensors with the same first axis.
+        count: at least the number of rows.
+
+    Returns:
+        The carrier with `count` rows.
+    """
+    missing = count - int(rows[0].shape[0])
+    if missing == 0:
+        return rows
+
+    def extend(x: tf.Tensor) -> tf.Tensor:
+        return tf.concat([x, tf.repeat(x[-1:], missing, axis=0)], axis=0)
+
+    return tf.nest.map_structure(extend, rows)
+
+
+def round_up(number: int, multiple: int) -> int:
+    """Returns the smallest multiple that is at least `number`."""
+    return -(-number // multiple) * multiple
+
+
+def on_replicas(
+    strategy: tf.distribute.Strategy,
+    function: Callable[..., Any],
+    rows: Any,
+    size: int,
+) -> Any:
+    """Runs a function of rows on every replica and joins the results.
+
+    Args:
+        strategy: the strategy.
+        function: from a carrier of rows to a structure of tensors of as many
+            rows; compiled.
+        rows: a tuple or carrier of tensors with the same first axis N.
+        size: rows to pad to, so that a short batch is not compiled anew.
+
+    Returns:
+        The results of all N rows, in order.
+    """
+    count = int(rows[0].shape[0])
+    replicas = strategy.num_replicas_in_sync
+    full = padded(rows, round_up(max(count, size), replicas))
+    results = strategy.run(
+        lambda part: function(*part), args=(per_replica(strategy, full),)
+    )
+    if replicas == 1:
+        return tf.nest.map_structure(lambda x: x[:count], results)
+
+    def join(value: Any) -> tf.Tensor:
+        parts = strategy.experimental_local_results(value)
+        return tf.concat(parts, axis=0)[:count]
+
+    return tf.nest.map_structure(join, results)
