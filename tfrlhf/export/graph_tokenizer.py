@@ -81,25 +81,29 @@ class GraphTokenizer(tf.Module):
         self._token_bytes = tf.constant([*table, b""])
         self._added_patterns = added_patterns(spec)
         self._added = _table(
-            {token["content"]: token["id"] for token in spec["added_tokens"]}
+            {token["content"]: token["id"] for token in spec["added_tokens"]},
+            tf.string,
         )
         self._byte_ids = tf.constant(
             byte_ids(vocabulary, self._rules), tf.int64
         )
         if not self._rules.byte_level:
             self._characters = _table(
-                {text: i for text, i in vocabulary.items() if len(text) == 1}
+                {text: i for text, i in vocabulary.items() if len(text) == 1},
+                tf.string,
             )
         pairs = [tuple(pair) for pair in spec["model"]["merges"]]
         ids = [(vocabulary[a], vocabulary[b]) for a, b in pairs]
         self._ranks = _table(
-            {a * self._size + b: rank for rank, (a, b) in enumerate(ids)}
+            {a * self._size + b: rank for rank, (a, b) in enumerate(ids)},
+            tf.int64,
         )
         self._merged = tf.constant(
             [vocabulary[a + b] for a, b in pairs] or [0], tf.int64
         )
         self._junctions = _table(
-            {a * self._size + b: 1 for a, b in junctions(pairs, vocabulary)}
+            {a * self._size + b: 1 for a, b in junctions(pairs, vocabulary)},
+            tf.int64,
         )
 
     def encode(self, texts: Tensor) -> tf.RaggedTensor:
@@ -314,13 +318,11 @@ def _valid(text: Tensor) -> Tensor:
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", "replace")
 
 
-def _table(entries: dict[Any, int]) -> tf.lookup.StaticHashTable:
+def _table(entries: dict[Any, int], dtype: Any) -> tf.lookup.StaticHashTable:
     """A table to int64 that answers -1 for what it does not hold."""
-    keys = list(entries)
-    dtype = tf.int64
-    if keys and isinstance(keys[0], str):
-        dtype = tf.string
+    if not entries:  # TensorFlow refuses an empty table
+        entries = {"" if dtype == tf.string else -1: -1}
     initializer = tf.lookup.KeyValueTensorInitializer(
-        keys, list(entries.values()), key_dtype=dtype, value_dtype=tf.int64
+        list(entries), list(entries.values()), dtype, tf.int64
     )
     return tf.lookup.StaticHashTable(initializer, default_value=-1)

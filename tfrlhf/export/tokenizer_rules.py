@@ -41,6 +41,12 @@ WORD = (
     f"'s|'t|'re|'ve|'m|'ll|'d| ?[{_LETTERS}]+| ?[{_NUMBERS}]+"
     f"| ?[^{_SPACES}{_LETTERS}{_NUMBERS}]+|[{_SPACES}]+"
 )
+_MODEL_OPTIONS = (
+    "dropout",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "ignore_merges",
+)
 _PREPEND_AND_REPLACE = {
     "type": "Sequence",
     "normalizers": [
@@ -70,6 +76,7 @@ class Rules(NamedTuple):
 
 
 def refuse(what: str) -> NoReturn:
+    """Raises UnsupportedTokenizer, naming what is not supported."""
     raise UnsupportedTokenizer(
         f"No exact in-graph form of a tokenizer with {what}; export without "
         "string signatures and tokenise on the client."
@@ -77,27 +84,29 @@ def refuse(what: str) -> NoReturn:
 
 
 def kind(component: dict[str, Any] | None) -> str:
+    """How a part of the tokenizer is named in an error."""
     return "null" if component is None else json.dumps(component)
 
 
 def read_rules(spec: dict[str, Any]) -> Rules:
-    """Reads how text is split, and refuses every way but four."""
+    """Reads how text is split, and refuses every way but the known ones."""
     model = spec["model"]
-    if model.get("type") != "BPE":
-        refuse(f"model {model.get('type')}")
-    options = (
-        "dropout",
-        "continuing_subword_prefix",
-        "end_of_word_suffix",
-        "ignore_merges",
-    )
-    for option in options:
-        if model.get(option):
+    if model["type"] != "BPE":
+        refuse(f"model {model['type']}")
+    for option in _MODEL_OPTIONS:
+        if model[option]:
             refuse(f"model option {option}={model[option]!r}")
+    rules = _splitting(spec)
+    if not rules.byte_level and not model["byte_fallback"]:
+        refuse("model option byte_fallback=False")
+    return rules
+
+
+def _splitting(spec: dict[str, Any]) -> Rules:
     splitter = spec["pre_tokenizer"] or {"type": None}
     normalizer = spec["normalizer"]
     if normalizer is None and splitter["type"] == "ByteLevel":
-        if splitter.get("use_regex", True):
+        if splitter["use_regex"]:
             opening = "always" if splitter["add_prefix_space"] else "never"
             return Rules(byte_level=True, opening=opening)
     if normalizer is None and splitter["type"] == "Metaspace":

@@ -66,8 +66,7 @@ def clipped_policy_loss(
         zero_outside(log_probs, mask) - zero_outside(old_log_probs, mask)
     )
     clipped = tf.clip_by_value(ratio, 1.0 - low, 1.0 + high)
-    loss = tf.maximum(-advantages * ratio, -advantages * clipped)
-    return zero_outside(loss, mask)
+    return tf.maximum(-advantages * ratio, -advantages * clipped)
 
 
 @keras.saving.register_keras_serializable(package="tfrlhf")

@@ -143,9 +143,9 @@ class _DecodeLoop(keras_hub.samplers.Sampler):
             log_probs: Tensor,
         ) -> tuple[Any, ...]:
             logits, _, cache = next(token_ids, cache, index)
-            draws = tf.gather(
-                self.draws, tf.maximum(index - prompt_length, 0), batch_dims=1
-            )
+            # Outside its response a row's draw is not used.
+            number = tf.clip_by_value(index - prompt_length, 0, limit - 1)
+            draws = tf.gather(self.draws, number, batch_dims=1)
             sampled, log_prob = sample_tokens(logits, draws, *self.settings)
             responding = active & (index >= prompt_length)
             given = tf.gather(token_ids, index, axis=1)

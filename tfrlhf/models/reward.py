@@ -197,8 +197,8 @@ class RewardModel(TrainableModel):
                 f"{len(scores)} score {scores.mean():.6g}, so the standard "
                 "deviation is 0."
             )
-        gain = float(self.gain) / deviation
-        self.bias.assign((float(self.bias) - scores.mean()) / deviation)
+        gain = _number(self.gain) / deviation
+        self.bias.assign((_number(self.bias) - scores.mean()) / deviation)
         self.gain.assign(gain)
 
     def as_function(self) -> Callable[..., list[float]]:
@@ -305,3 +305,8 @@ def need_backbone(policy: Policy) -> keras.Model:
             "no backbone."
         )
     return policy.model.backbone
+
+
+def _number(variable: keras.Variable) -> float:
+    # A mirrored variable does not convert to float by itself.
+    return float(np.asarray(variable))
