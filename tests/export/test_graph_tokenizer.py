@@ -7,6 +7,7 @@ import time
 import pytest
 import tensorflow as tf
 import tokenizers
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tests.texts import ADVERSARIAL
 from tests.texts import BILINGUAL

@@ -298,9 +298,9 @@ def test_keras_hub_gpt2(gpt2, gpt2_directory):
     import keras_hub
 
     vocabulary = json.loads((gpt2_directory / "vocab.json").read_text())
-    lines = (gpt2_directory / "merges.txt").read_text().splitlines()
+    merges = (gpt2_directory / "merges.txt").read_text().splitlines()
     keras_tokenizer = keras_hub.tokenizers.GPT2Tokenizer(
-        vocabulary=vocabulary, merges=lines[1:]
+        vocabulary=vocabulary, merges=merges
     )
     tokenizer = Tokenizer.from_keras_hub(keras_tokenizer)
     assert host_ids(tokenizer, ADVERSARIAL) == host_ids(gpt2, ADVERSARIAL)

@@ -48,9 +48,7 @@ def decode(
     Example:
         >>> decode(model, prompts, uniform_draws((0, 0), 8, 32))
     """
-    loop = _DecodeLoop(
-        draws, temperature, top_k, top_p, stop_token_ids, pad_id
-    )
+    loop = _DecodeLoop(draws, temperature, top_k, top_p, stop_token_ids, pad_id)
     room = [[0, 0], [0, tf.shape(draws)[1]]]
     token_ids = tf.pad(prompts.token_ids, room, constant_values=pad_id)
     padding_mask = tf.pad(prompts.padding_mask, room)
@@ -81,7 +79,10 @@ def _full_pass(model: keras.Model) -> Callable[..., tuple[Tensor, None, Any]]:
     ) -> tuple[Tensor, None, Any]:
         shape = tf.shape(token_ids)
         mask = tf.broadcast_to(tf.range(shape[1]) < index, shape)
-        inputs = {"token_ids": token_ids, "padding_mask": tf.cast(mask, "int32")}
+        inputs = {
+            "token_ids": token_ids,
+            "padding_mask": tf.cast(mask, "int32"),
+        }
         logits = model(inputs, training=False)
         return tf.gather(logits, index - 1, axis=1), None, cache
 
@@ -183,7 +184,9 @@ class _DecodeLoop(keras_hub.samplers.Sampler):
         return token_ids
 
     def _is_stop(self, token_ids: Tensor) -> Tensor:
-        stops = tf.constant(self.stop_token_ids, tf.int32, [len(self.stop_token_ids)])
+        stops = tf.constant(
+            self.stop_token_ids, tf.int32, [len(self.stop_token_ids)]
+        )
         return tf.reduce_any(token_ids[:, None] == stops[None, :], axis=-1)
 
     def _completions(

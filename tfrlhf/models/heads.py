@@ -5,7 +5,9 @@ import keras
 from tfrlhf.types import Tensor
 
 
-def scalar_head(hidden_size: int, stddev: float, name: str) -> keras.layers.Dense:
+def scalar_head(
+    hidden_size: int, stddev: float, name: str
+) -> keras.layers.Dense:
     """Makes a linear layer from a hidden state to one number, in float32.
 
     Args:

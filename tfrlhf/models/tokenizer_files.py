@@ -67,7 +67,11 @@ def read_keras_hub(keras_tokenizer: Any) -> Source:
     """
     family = type(keras_tokenizer).__name__
     if family == "GPT2Tokenizer":
-        merges = [tuple(pair.split(" ")) for pair in keras_tokenizer.merges]
+        merges = [
+            tuple(pair.split(" "))
+            for pair in keras_tokenizer.merges
+            if not pair.startswith("#version")  # head of a merges.txt
+        ]
         vocabulary = dict(keras_tokenizer.vocabulary)
         backend, ids = _gpt2(models.BPE(vocabulary, merges))
         return backend, ids | {"pad_id": ids["eos_id"]}

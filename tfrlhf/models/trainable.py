@@ -340,4 +340,3 @@ def split_rows(batch: Any, parts: int) -> list[Any]:
         tf.nest.map_structure(lambda x, a=a, b=b: x[a:b], batch)
         for a, b in zip(cuts[:-1], cuts[1:], strict=True)
     ]
-

@@ -5,5 +5,7 @@ A reward is any callable `(prompts: list[str], responses: list[str],
 """
 
 from tfrlhf.rewards.courtesy import courtesy
+from tfrlhf.rewards.sentiment import vader
+from tfrlhf.rewards.words import words
 
-__all__ = ["courtesy"]
+__all__ = ["courtesy", "vader", "words"]

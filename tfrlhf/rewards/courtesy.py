@@ -25,6 +25,9 @@ the corpus's training replies. They find most, not all, and know no grammar:
 import re
 from itertools import pairwise
 
+from tfrlhf.rewards.words import CJK
+from tfrlhf.rewards.words import words
+
 EMPTY = -3.0
 DISMISSIVE = -1.5
 OTHER_LANGUAGE = -1.0
@@ -103,8 +106,6 @@ STOP_CHARACTERS = frozenset(
 )
 FRAME = ("评价", "回复")
 
-CJK = "[㐀-鿿]"
-WORD = re.compile(rf"{CJK}|(?:(?!{CJK})[^\W_])+(?:'[a-z]+)?")
 PAIR = re.compile(rf"(?=({CJK}{CJK}))")  # Overlapping.
 
 
@@ -139,11 +140,6 @@ def courtesy(
             f"{len(prompts)} prompts and {len(responses)} responses."
         )
     return [_score(*pair) for pair in zip(prompts, responses, strict=True)]
-
-
-def words(text: str) -> list[str]:
-    """Splits text into lower-case Latin words and single CJK characters."""
-    return WORD.findall(text.lower().replace("’", "'"))
 
 
 def _score(prompt: str, response: str) -> float:

@@ -113,7 +113,9 @@ def value_metrics(experience: Experience) -> dict[str, Tensor]:
     }
 
 
-def sequence_kl(log_probs: Tensor, ref_log_probs: Tensor, mask: Tensor) -> Tensor:
+def sequence_kl(
+    log_probs: Tensor, ref_log_probs: Tensor, mask: Tensor
+) -> Tensor:
     """Sums the k1 estimate over a sequence.
 
     Args:

@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfrlhf import losses
-from tfrlhf import ops
 from tfrlhf.models.policy import Policy
 from tfrlhf.models.policy import token_statistics
 from tfrlhf.models.reference import frozen_copy
@@ -402,6 +401,12 @@ class PPO(TrainableModel):
                 )
         return logs
 
+    def response_ratios(self, rollout: Rollout) -> Tensor:
+        """Returns policy now over policy then, float32 [response tokens]."""
+        now = self._log_probs_function(rollout.token_ids, rollout.padding_mask)
+        ratio = tf.exp(now - rollout.log_probs)
+        return tf.boolean_mask(ratio, rollout.response_mask > 0)
+
     def evaluate(  # type: ignore[override]
         self,
         prompts: Sequence[Any],
@@ -446,9 +451,7 @@ class PPO(TrainableModel):
         if self.value is not None:
             known = {id(v) for v in variables}
             variables += [
-                v
-                for v in self.value.trainable_variables
-                if id(v) not in known
+                v for v in self.value.trainable_variables if id(v) not in known
             ]
         return variables
 
@@ -477,7 +480,10 @@ class PPO(TrainableModel):
         return BatchLosses(
             terms,
             weights,
-            {n: (tf.reduce_sum(x * weights), count) for n, x in metrics.items()},
+            {
+                n: (tf.reduce_sum(x * weights), count)
+                for n, x in metrics.items()
+            },
         )
 
     def _policy_output(self, batch: Experience) -> PolicyOutput:
@@ -531,6 +537,10 @@ class PPO(TrainableModel):
                 metrics |= value_metrics(learnt)
             return learnt, metrics
 
+        def log_probs(token_ids: Tensor, padding_mask: Tensor) -> Tensor:
+            return self.policy.log_probs(token_ids, padding_mask, temperature)
+
+        self._log_probs_function = self._compiled(log_probs)
         self._rollout_function = self._compiled(rollout)
         self._collect_function = self._compiled(collect)
         self._experience_function = self._compiled(experience)

@@ -11,9 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 
-def per_replica(
-    strategy: tf.distribute.Strategy, rows: Any
-) -> Any:
+def per_replica(strategy: tf.distribute.Strategy, rows: Any) -> Any:
     """Deals runs of rows out to the replicas.
 
     Args:

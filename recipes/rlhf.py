@@ -1,0 +1,481 @@
+"""From text and human preferences to an aligned model in a SavedModel.
+
+    python recipes/rlhf.py                      the embedded task
+    python recipes/rlhf.py --model DIR --prompts prompts.jsonl \
+        --preferences pairs.jsonl --examples examples.jsonl
+
+Stages: supervised fine-tuning, reward model, PPO, evaluation, export. A run
+that was interrupted goes on from its finished stages.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+from typing import NamedTuple
+
+import rich.table
+
+from tfrlhf import cli
+from tfrlhf.cli import console
+
+
+@dataclasses.dataclass
+class Settings(cli.RunSettings):
+    """What to align, on what data, for how long."""
+
+    model: str | None = None
+    """Model directory or KerasHub preset; a small GPT-2 if not given."""
+    examples: pathlib.Path | None = None
+    """JSONL of {"prompt", "response"} to fine-tune on first."""
+    preferences: pathlib.Path | None = None
+    """JSONL of {"prompt", "chosen", "rejected"} for the reward model."""
+    prompts: pathlib.Path | None = None
+    """JSONL of {"prompt"}; a part of at least 200 is held out."""
+    reward: str = "model"
+    """What PPO optimises: model (learned) or module:function."""
+    gold: str | None = None
+    """module:function that measures; never shown to PPO unless --reward."""
+    sft_epochs: int = 12
+    reward_epochs: int = 3
+    ppo_iterations: int = 40
+    """Rollouts of batch_size episodes."""
+    batch_size: int = 64
+    max_new_tokens: int = 48
+    learning_rate: float = 5e-4
+    """Of PPO."""
+    kl_target: float = 10.0
+    """Nats that the adaptive KL weight aims at; 0 for a fixed weight."""
+    kl_weight: float = 0.05
+    """First or fixed weight of the KL penalty."""
+    minibatches: int = 2
+
+
+class Data(NamedTuple):
+    """The records of a run."""
+
+    examples: list[dict[str, Any]]
+    preferences: list[dict[str, Any]]
+    held_out_preferences: list[dict[str, Any]]
+    prompts: list[Any]
+    held_out_prompts: list[Any]
+
+
+def main(settings: Settings) -> None:
+    """Aligns a language model with human preferences."""
+    if settings.tiny:
+        settings = shrunk(settings)
+    check(settings)
+    run = cli.Run("rlhf", settings)
+
+    import keras
+
+    keras.utils.set_random_seed(settings.seed)
+    data = load_data(settings)
+    strategy = cli.make_strategy(settings.strategy)
+
+    # 1. A policy that can answer: from scratch, or the user's own.
+    with strategy.scope():
+        run.stage(
+            "sft",
+            "Supervised fine-tuning",
+            lambda: fine_tune(run, settings, data),
+        )
+
+    # 2. A reward model that has learned what people prefer.
+    learned: dict[str, Any] = {}
+    if data.preferences:
+        with strategy.scope():
+            learned = run.stage(
+                "reward",
+                "Reward model",
+                lambda: learn_reward(run, settings, data),
+            )
+
+    # 3. The policy learns to be preferred, near the model it started from.
+    with strategy.scope():
+        run.stage("ppo", "PPO", lambda: optimise(run, settings, data))
+
+    # 4. Both policies answer prompts that neither has seen.
+    measured = run.stage(
+        "evaluation", "Evaluation", lambda: evaluate(run, settings, data)
+    )
+
+    # 5. What TF Serving loads.
+    exports = run.stage(
+        "export", "SavedModels", lambda: export(run, settings, data)
+    )
+
+    samples = measured.pop("samples")
+    summary = measured | {
+        "reward_model_accuracy": learned.get("accuracy"),
+        "reward_model_accuracy_stderr": learned.get("accuracy_stderr"),
+        "seconds": run.seconds,
+        "peak_memory_mb": cli.peak_memory_mb(),
+        "exports": exports,
+    }
+    run.write_summary(summary)
+    show(summary, samples, run)
+
+
+def fine_tune(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
+    """Teaches the model the examples and saves it."""
+    import keras
+
+    import tfrlhf
+
+    policy = (
+        tfrlhf.Policy.from_preset(settings.model)
+        if settings.model
+        else small_gpt2(settings, data)
+    )
+    result = {"parameters": policy.count_params()}
+    if data.examples:
+        sft = tfrlhf.SFT(policy)
+        steps = settings.sft_epochs * -(-len(data.examples) // 32)
+        decay = keras.optimizers.schedules.CosineDecay(2e-3, steps, alpha=0.1)
+        sft.compile(keras.optimizers.Adam(decay))
+        history = sft.fit(
+            data.examples,
+            batch_size=32,
+            epochs=settings.sft_epochs,
+            seed=settings.seed,
+            callbacks=watchers(run, "sft", {"loss": "nats/token"}),
+            verbose=0,
+        )
+        result["loss"] = history.history["loss"][-1]
+    with cli.writing(run.models / "sft") as directory:
+        policy.save_to_preset(directory)
+    return result
+
+
+def learn_reward(
+    run: cli.Run, settings: Settings, data: Data
+) -> dict[str, Any]:
+    """Learns scores from preferences, measures and normalises them."""
+    import keras
+    import numpy as np
+
+    import tfrlhf
+
+    policy = tfrlhf.Policy.from_preset(run.models / "sft")
+    reward = tfrlhf.RewardModel.from_policy(policy)
+    steps = settings.reward_epochs * -(-len(data.preferences) // 32)
+    decay = keras.optimizers.schedules.CosineDecay(3e-4, steps, alpha=0.1)
+    reward.compile(keras.optimizers.Adam(decay))
+    reward.fit(
+        data.preferences,
+        batch_size=32,
+        epochs=settings.reward_epochs,
+        seed=settings.seed,
+        callbacks=watchers(
+            run, "reward", {"loss": "loss", "accuracy": "accuracy"}
+        ),
+        verbose=0,
+    )
+    better, worse = (
+        np.asarray(
+            reward.score(
+                [r["prompt"] for r in data.held_out_preferences],
+                [r[key] for r in data.held_out_preferences],
+            )
+        )
+        for key in ("chosen", "rejected")
+    )
+    accuracy = tfrlhf.evaluation.accuracy(0.5 * (np.sign(better - worse) + 1))
+    console.print(f"   accuracy on held-out preferences: {accuracy}")
+    # Samples of the policy score mean 0 and deviation 1.
+    prompts = texts(data.prompts)[:256]
+    responses = policy.generate(
+        prompts, settings.max_new_tokens, seed=settings.seed
+    )
+    pairs = [(p, r) for p, r in zip(prompts, responses, strict=True) if r]
+    reward.normalize([p for p, _ in pairs], [r for _, r in pairs])
+    with cli.writing(run.models / "reward") as directory:
+        reward.save_to_preset(directory)
+    return {"accuracy": accuracy.value, "accuracy_stderr": accuracy.stderr}
+
+
+def optimise(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
+    """Optimises the policy against the reward with PPO."""
+    import keras
+
+    import tfrlhf
+
+    policy = tfrlhf.Policy.from_preset(run.models / "sft")
+    reward, value = reward_and_value(run, settings, policy)
+    ppo = tfrlhf.PPO(policy, reward, value)
+    ppo.compile(
+        keras.optimizers.Adam(settings.learning_rate, epsilon=1e-5),
+        sampler=tfrlhf.Sampler(max_new_tokens=settings.max_new_tokens),
+        kl=(
+            tfrlhf.AdaptiveKL(settings.kl_target, settings.kl_weight, 2000)
+            if settings.kl_target
+            else tfrlhf.FixedKL(settings.kl_weight)
+        ),
+        minibatches=settings.minibatches,
+    )
+    # One pass over as many prompts as the iterations take.
+    wanted = settings.ppo_iterations * settings.batch_size
+    rounds = -(-wanted // len(data.prompts))
+    ppo.fit(
+        (list(data.prompts) * rounds)[:wanted],
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        callbacks=watchers(
+            run, "ppo", {"objective/scores": "score", "objective/kl": "KL"}
+        ),
+        verbose=0,
+    )
+    with cli.writing(run.models / "policy") as directory:
+        policy.save_to_preset(directory)
+    return {"iterations": int(ppo.state.iteration)}
+
+
+def evaluate(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
+    """Compares samples of the policy before and after PPO."""
+    import numpy as np
+
+    import tfrlhf
+    from tfrlhf import evaluation
+
+    before = tfrlhf.Policy.from_preset(run.models / "sft")
+    after = tfrlhf.Policy.from_preset(run.models / "policy")
+    reward, _ = reward_and_value(run, settings, after)
+    score = (
+        reward.as_function()
+        if isinstance(reward, tfrlhf.RewardModel)
+        else reward
+    )
+    gold = gold_function(settings) or score
+    prompts = texts(data.held_out_prompts)
+    result: dict[str, Any] = {"prompts": len(prompts)}
+    responses, golds = {}, {}
+    for name, policy in (("before", before), ("after", after)):
+        ids = policy.encode_prompts(prompts, settings.max_new_tokens)
+        completions = policy.generate(
+            ids, settings.max_new_tokens, seed=settings.seed
+        )
+        responses[name] = policy.decode_responses(completions)
+        golds[name] = gold(prompts, responses[name])
+        length = np.asarray(completions.response_mask).sum(axis=1)
+        result |= {
+            f"reward_{name}": float(np.mean(score(prompts, responses[name]))),
+            f"gold_{name}": float(np.mean(golds[name])),
+            f"length_{name}": float(length.mean()),
+            f"distinct2_{name}": evaluation.distinct_n(responses[name]),
+            f"self_similarity_{name}": evaluation.self_similarity(
+                responses[name]
+            ),
+        }
+    kl = evaluation.sequence_kl(after, before, completions)
+    won = evaluation.win_rate(golds["after"], golds["before"])
+    return result | {
+        "win_rate": won.value,
+        "win_rate_stderr": won.stderr,
+        "kl": float(kl.mean()),
+        "samples": [
+            [prompts[i], responses["before"][i], responses["after"][i]]
+            for i in (0, len(prompts) // 2)
+        ],
+    }
+
+
+def export(run: cli.Run, settings: Settings, data: Data) -> dict[str, str]:
+    """Writes the SavedModels of policy and reward model."""
+    import shutil
+
+    import tfrlhf
+
+    loaders: dict[str, Any] = {"policy": tfrlhf.Policy}
+    if data.preferences:
+        loaders["reward"] = tfrlhf.RewardModel
+    written = {}
+    for name, loader in loaders.items():
+        directory = run.exports / name / "1"
+        # What an unfinished start left.
+        shutil.rmtree(directory, ignore_errors=True)
+        tfrlhf.export.write_saved_model(
+            loader.from_preset(run.models / name),
+            directory,
+            max_new_tokens=settings.max_new_tokens,
+        )
+        written[name] = str(directory)
+    return written
+
+
+def load_data(settings: Settings) -> Data:
+    """Reads the embedded corpus, or the user's files."""
+    import numpy as np
+
+    from tfrlhf import data
+    from tfrlhf.data import embedded
+
+    if settings.prompts is None:
+        corpus = embedded.load(settings.seed)
+        size = 96 if settings.tiny else None
+        return Data(
+            corpus.examples[: size and 4 * size],
+            corpus.preferences[: size and 4 * size],
+            corpus.held_out_preferences,
+            corpus.prompts[:size],
+            corpus.held_out_prompts,
+        )
+    order = np.random.default_rng(settings.seed)
+    prompts = data.read_jsonl(settings.prompts)
+    if len(prompts) < 2:
+        raise cli.UserError(
+            f"--prompts {settings.prompts} has {len(prompts)} record: at least "
+            "2 are needed, one to train on and one to hold out."
+        )
+    order.shuffle(prompts)
+    held_out = min(max(200, len(prompts) // 10), len(prompts) // 2)
+    pairs = []
+    if settings.preferences:
+        pairs = data.read_jsonl(settings.preferences)
+        order.shuffle(pairs)
+    held_out_pairs = len(pairs) // 10
+    return Data(
+        data.read_jsonl(settings.examples) if settings.examples else [],
+        pairs[held_out_pairs:],
+        pairs[:held_out_pairs],
+        prompts[held_out:],
+        prompts[:held_out],
+    )
+
+
+def small_gpt2(settings: Settings, data: Data) -> Any:
+    """Makes a random GPT-2 of about 2 million parameters with a tokenizer."""
+    import keras_hub
+
+    import tfrlhf
+
+    corpus = [e["prompt"] + e["response"] for e in data.examples]
+    tokenizer = tfrlhf.Tokenizer.train(corpus, 2048)
+    width = 64 if settings.tiny else 160
+    backbone = keras_hub.models.GPT2Backbone(
+        vocabulary_size=2048,
+        num_layers=2 if settings.tiny else 4,
+        num_heads=4,
+        hidden_dim=width,
+        intermediate_dim=4 * width,
+        max_sequence_length=160,
+        dropout=0.1,
+    )
+    model = keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
+    return tfrlhf.Policy(model, tokenizer)
+
+
+def reward_and_value(run: cli.Run, settings: Settings, policy: Any) -> Any:
+    """Returns what PPO optimises and the value model to start from."""
+    import tfrlhf
+
+    if settings.reward != "model":
+        function = cli.load_function("--reward", settings.reward)
+        return function, tfrlhf.ValueModel.from_policy(policy)
+    reward = tfrlhf.RewardModel.from_preset(run.models / "reward")
+    return reward, tfrlhf.ValueModel.from_reward(reward)
+
+
+def gold_function(settings: Settings) -> Any:
+    """Returns the function that measures, if there is one."""
+    if settings.gold:
+        return cli.load_function("--gold", settings.gold)
+    if settings.prompts is None:
+        from tfrlhf import rewards
+
+        return rewards.courtesy
+    return None
+
+
+def watchers(run: cli.Run, stage: str, shown: dict[str, str]) -> list[Any]:
+    """Returns a progress line and TensorBoard for a stage."""
+    from tfrlhf import callbacks
+
+    return [
+        callbacks.Progress(stage, shown, console),
+        callbacks.TensorBoard(run.logs / stage, config=run.config),
+    ]
+
+
+def texts(prompts: list[Any]) -> list[str]:
+    """Returns the text of prompts, be they strings or records."""
+    return [p if isinstance(p, str) else p["prompt"] for p in prompts]
+
+
+def check(settings: Settings) -> None:
+    """Refuses settings that do not go together, before anything is made."""
+    if settings.model and settings.prompts is None:
+        raise cli.UserError(
+            "--model needs --prompts: the embedded prompts are for the "
+            "embedded model."
+        )
+    if settings.prompts is None and (settings.examples or settings.preferences):
+        raise cli.UserError(
+            "--examples and --preferences need --prompts beside them."
+        )
+    if settings.prompts and not settings.model:
+        raise cli.UserError(
+            "--prompts needs --model: a model directory or KerasHub preset."
+        )
+    if (
+        settings.prompts
+        and settings.reward == "model"
+        and not settings.preferences
+    ):
+        raise cli.UserError(
+            "--reward model needs --preferences to learn it from; or give "
+            "--reward module:function."
+        )
+    for option, spec in (
+        ("--reward", settings.reward),
+        ("--gold", settings.gold),
+    ):
+        if spec not in (None, "model"):
+            cli.load_function(option, spec)
+
+
+def shrunk(settings: Settings) -> Settings:
+    """Returns settings for a run of about a minute."""
+    return dataclasses.replace(
+        settings, sft_epochs=2, reward_epochs=1, ppo_iterations=3, batch_size=16
+    )
+
+
+def show(summary: dict[str, Any], samples: list[Any], run: cli.Run) -> None:
+    """Prints the table at the end."""
+    table = rich.table.Table(title=f"{summary['prompts']} held-out prompts")
+    for column in ("", "before PPO", "after PPO"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, title in (
+        ("reward", "reward"),
+        ("gold", "gold reward"),
+        ("length", "length in tokens"),
+        ("distinct2", "distinct-2"),
+        ("self_similarity", "self-similarity"),
+    ):
+        table.add_row(
+            title,
+            f"{summary[f'{name}_before']:.3f}",
+            f"{summary[f'{name}_after']:.3f}",
+        )
+    table.add_row("KL to the SFT model, nats", "0", f"{summary['kl']:.2f}")
+    table.add_row(
+        "win rate against SFT",
+        "",
+        f"{summary['win_rate']:.3f} ± {summary['win_rate_stderr']:.3f}",
+    )
+    console.print(table)
+    for prompt, before, after in samples:
+        console.print(f"[bold]{prompt}[/]", markup=True)
+        console.print(f"  before: {before.strip()}", markup=False)
+        console.print(f"  after:  {after.strip()}", markup=False)
+    minutes = sum(summary["seconds"].values()) / 60
+    console.print(
+        f"{minutes:.1f} minutes, {summary['peak_memory_mb']:.0f} MB. "
+        f"TensorBoard: tensorboard --logdir {run.logs}. "
+        f"SavedModels: {run.exports}."
+    )
+
+
+if __name__ == "__main__":
+    cli.main(main, Settings)

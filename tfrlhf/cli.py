@@ -1,0 +1,298 @@
+"""What every recipe shares: settings, the run's directory, its stages.
+
+Imports nothing heavy, so that `--help` answers at once.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import pathlib
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Annotated
+from typing import Any
+
+import rich.console
+import tyro
+
+console = rich.console.Console(highlight=False)
+
+CONFIG_FILE = "config.json"
+STAGES_FILE = "stages.json"
+# Settings that say where and how, not what: another value is the same run.
+NOT_COMPARED = ("output", "overwrite")
+
+
+class UserError(ValueError):
+    """What went wrong and what to do, in one sentence for the user."""
+
+
+@dataclasses.dataclass
+class RunSettings:
+    """Settings of every recipe."""
+
+    output: pathlib.Path | None = None
+    """Directory of the run; runs/<recipe> if not given."""
+    seed: int = 0
+    """Every random number follows from it."""
+    overwrite: bool = False
+    """Delete an earlier run in the directory and start anew."""
+    tiny: bool = False
+    """Run every stage for real, but in about a minute."""
+    strategy: Annotated[str, tyro.conf.arg(metavar="none|mirrored[:N]")] = (
+        "none"
+    )
+    """mirrored takes all GPUs; mirrored:N takes N logical CPUs."""
+
+
+class Run:
+    """A directory with finished stages, models, logs and exports.
+
+    The same settings go on from the finished stages; other settings are
+    refused.
+
+    Args:
+        name: of the recipe.
+        settings: a `RunSettings`.
+
+    Raises:
+        UserError: the directory holds another run or foreign files.
+    """
+
+    def __init__(self, name: str, settings: RunSettings) -> None:
+        self.name = name
+        self.directory = settings.output or pathlib.Path("runs") / name
+        self.config = _plain(dataclasses.asdict(settings)) | {"recipe": name}
+        if settings.overwrite:
+            self._remove()
+        self._check_directory()
+        self.models = self.directory / "models"
+        self.logs = self.directory / "logs"
+        self.exports = self.directory / "savedmodels"
+        self.models.mkdir(parents=True, exist_ok=True)
+        _write_json(self.directory / CONFIG_FILE, self.config)
+        self.stages: dict[str, dict[str, Any]] = _read_json(
+            self.directory / STAGES_FILE, {}
+        )
+
+    def stage(
+        self, name: str, title: str, work: Callable[[], dict[str, Any] | None]
+    ) -> dict[str, Any]:
+        """Does a stage, unless an earlier start finished it.
+
+        Args:
+            name: of the stage.
+            title: what it does, for the user.
+            work: does it and returns what to remember (JSON values).
+
+        Returns:
+            What `work` returned, now or then.
+        """
+        number = len(self.stages) + 1
+        if name in self.stages:
+            seconds = self.stages[name]["seconds"]
+            console.print(f"[green]✓[/] {title} (done before, {seconds:.1f} s)")
+            return dict(self.stages[name]["result"])
+        console.print(f"[bold]{number}. {title}[/]")
+        start = time.perf_counter()
+        result = work() or {}
+        seconds = round(time.perf_counter() - start, 2)
+        self.stages[name] = {"seconds": seconds, "result": result}
+        _write_json(self.directory / STAGES_FILE, self.stages)
+        console.print(f"   [green]✓[/] {seconds:.1f} s")
+        return result
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Stage to the seconds it took."""
+        return {name: stage["seconds"] for name, stage in self.stages.items()}
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes `summary.json` at once or not at all."""
+        _write_json(self.directory / "summary.json", summary)
+
+    def _check_directory(self) -> None:
+        path = self.directory / CONFIG_FILE
+        if not self.directory.exists():
+            return
+        if not self.directory.is_dir():
+            raise UserError(
+                f"--output {self.directory} is a file: give a directory."
+            )
+        if not path.exists():
+            if any(self.directory.iterdir()):
+                raise UserError(
+                    f"--output {self.directory} holds files that are no run: "
+                    "give an empty or new directory."
+                )
+            return
+        earlier = _read_json(path, {})
+        for field in [*self.config, *earlier]:
+            if field in NOT_COMPARED:
+                continue
+            old, new = earlier.get(field), self.config.get(field)
+            if old != new:
+                raise UserError(
+                    f"--output {self.directory} holds a run with "
+                    f"{field}={old!r}, this one has {field}={new!r}: give "
+                    "another --output, or --overwrite to delete it."
+                )
+
+    def _remove(self) -> None:
+        if not self.directory.exists() or not any(self.directory.iterdir()):
+            return
+        if not (self.directory / CONFIG_FILE).exists():
+            raise UserError(
+                f"--output {self.directory} holds files that are no run: "
+                "--overwrite deletes only runs."
+            )
+        shutil.rmtree(self.directory)
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a directory to write to that takes its name when all is written.
+
+    Args:
+        path: the final directory; what an unfinished start left is replaced.
+
+    Yields:
+        The directory to write to.
+    """
+    partial = path.with_name(path.name + ".partial")
+    for stale in (partial, path):
+        shutil.rmtree(stale, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    partial.rename(path)
+
+
+def main(recipe: Callable[[Any], None], settings_class: type) -> None:
+    """Parses the command line and runs a recipe; errors of use in a line.
+
+    Args:
+        recipe: takes the settings.
+        settings_class: a dataclass that extends `RunSettings`.
+    """
+    settings = tyro.cli(settings_class, description=recipe.__doc__)
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        recipe(settings)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        # Data, reward, model and directory errors say what to do themselves.
+        if not _is_ours(error):
+            raise
+        console.print(f"[red]Error:[/] {error}", soft_wrap=True, markup=True)
+        sys.exit(2)
+
+
+def make_strategy(name: str) -> Any:
+    """Makes a `tf.distribute` strategy.
+
+    Args:
+        name: none, mirrored (all GPUs) or mirrored:N (N logical CPUs).
+
+    Returns:
+        The strategy.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    import tensorflow as tf
+
+    kind, _, count = name.partition(":")
+    if name == "none":
+        return tf.distribute.get_strategy()
+    if kind != "mirrored" or (count and not count.isdigit()):
+        raise UserError(
+            f"--strategy must be none, mirrored or mirrored:N, not {name!r}."
+        )
+    if not count:
+        return tf.distribute.MirroredStrategy()
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * int(count),
+    )
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(int(count))]
+    )
+
+
+def load_function(option: str, spec: str) -> Callable[..., Any]:
+    """Finds a function by `module:function`.
+
+    Args:
+        option: the name of the option, for messages.
+        spec: a module on the path or in the current directory, and a name.
+
+    Returns:
+        The function.
+
+    Raises:
+        UserError: there is no such module or function.
+    """
+    module_name, separator, function_name = spec.partition(":")
+    if not separator or not module_name or not function_name:
+        raise UserError(
+            f"{option} must be `module:function`, for example "
+            f"tfrlhf.rewards:vader, not {spec!r}."
+        )
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(
+            f"{option} {spec}: module {module_name!r} cannot be imported "
+            f"({error}); it must be installed or lie in this directory."
+        ) from error
+    finally:
+        sys.path.pop(0)
+    function = vars(module).get(function_name)
+    if not callable(function):
+        raise UserError(
+            f"{option} {spec}: module {module_name!r} has no function "
+            f"{function_name!r}."
+        )
+    return function
+
+
+def peak_memory_mb() -> float:
+    """Returns the largest resident size of this process so far, in MB."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kilobytes / 1024, 1)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tells whether an error was raised by this project's own code."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    source = pathlib.Path(trace.tb_frame.f_code.co_filename).resolve()
+    home = pathlib.Path(__file__).resolve().parent
+    return home in source.parents
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: str(value) if isinstance(value, pathlib.Path) else value
+        for name, value in config.items()
+    }
+
+
+def _read_json(path: pathlib.Path, default: Any) -> Any:
+    return json.loads(path.read_text()) if path.exists() else default
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    partial.replace(path)
