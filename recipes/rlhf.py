@@ -35,7 +35,7 @@ class Settings(cli.RunSettings):
     """What PPO optimises: model (learned) or module:function."""
     gold: str | None = None
     """module:function that measures; never shown to PPO unless --reward."""
-    sft_epochs: int = 12
+    sft_epochs: int = 15
     reward_epochs: int = 3
     ppo_iterations: int = 40
     """Rollouts of batch_size episodes."""
@@ -228,7 +228,7 @@ def optimise(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
     )
     with cli.writing(run.models / "policy") as directory:
         policy.save_to_preset(directory)
-    return {"iterations": int(ppo.state.iteration)}
+    return {"iterations": int(ppo.state.iteration.numpy())}
 
 
 def evaluate(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
@@ -344,14 +344,14 @@ def load_data(settings: Settings) -> Data:
 
 
 def small_gpt2(settings: Settings, data: Data) -> Any:
-    """Makes a random GPT-2 of about 2 million parameters with a tokenizer."""
+    """Makes a random GPT-2 of about 1 million parameters with a tokenizer."""
     import keras_hub
 
     import tfrlhf
 
     corpus = [e["prompt"] + e["response"] for e in data.examples]
     tokenizer = tfrlhf.Tokenizer.train(corpus, 2048)
-    width = 64 if settings.tiny else 160
+    width = 64 if settings.tiny else 128
     backbone = keras_hub.models.GPT2Backbone(
         vocabulary_size=2048,
         num_layers=2 if settings.tiny else 4,
@@ -359,7 +359,7 @@ def small_gpt2(settings: Settings, data: Data) -> Any:
         hidden_dim=width,
         intermediate_dim=4 * width,
         max_sequence_length=160,
-        dropout=0.1,
+        dropout=0.0,
     )
     model = keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
     return tfrlhf.Policy(model, tokenizer)

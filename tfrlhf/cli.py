@@ -180,7 +180,7 @@ def main(recipe: Callable[[Any], None], settings_class: type) -> None:
         recipe: takes the settings.
         settings_class: a dataclass that extends `RunSettings`.
     """
-    settings = tyro.cli(settings_class, description=recipe.__doc__)
+    settings: Any = tyro.cli(settings_class, description=recipe.__doc__)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:

@@ -44,7 +44,7 @@ class TensorBoard(keras.callbacks.Callback):
         """Opens the log and writes the settings."""
         self.writer = tf.summary.create_file_writer(self.log_dir)
         if isinstance(self.model, PPO):
-            self.step = int(self.model.state.iteration)
+            self.step = int(self.model.state.iteration.numpy())
         if self.config is not None:
             text = json.dumps(self.config, indent=2, ensure_ascii=False)
             with self.writer.as_default(step=self.step):

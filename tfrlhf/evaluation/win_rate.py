@@ -47,7 +47,7 @@ def win_rate(scores: Sequence[float], baseline: Sequence[float]) -> Estimate:
     return _estimate(0.5 * (np.sign(difference) + 1.0))
 
 
-def accuracy(right: Sequence[float]) -> Estimate:
+def accuracy(right: Sequence[float] | np.ndarray) -> Estimate:
     """Estimates a share from single outcomes.
 
     Args:

@@ -102,12 +102,11 @@ class Policy(keras.Model):
             model = keras_hub.models.CausalLM.from_preset(
                 str(directory), preprocessor=None
             )
-            tokenizer = (
-                Tokenizer.from_directory(directory)
-                if (directory / "tokenizer.json").exists()
-                else None
+            return cls(
+                model,
+                read_tokenizer(directory),
+                settings.get("context_length"),
             )
-            return cls(model, tokenizer, settings.get("context_length"))
         if _looks_like_path(preset):
             raise ValueError(
                 f"There is no directory {str(preset)!r}: give the path of a "
@@ -337,6 +336,13 @@ class Policy(keras.Model):
         draws = uniform_draws((seed, 0), rows, limit)
         prompts = Prompts(*(tf.constant(x, tf.int32) for x in prompts))
         return self._decode_functions[sampler](prompts, draws)
+
+
+def read_tokenizer(directory: pathlib.Path) -> Tokenizer | None:
+    """Reads the tokenizer of a preset that was written with one."""
+    if not (directory / "tokenizer.json").exists():
+        return None
+    return Tokenizer.from_directory(directory)
 
 
 def read_settings(directory: pathlib.Path) -> dict[str, Any]:

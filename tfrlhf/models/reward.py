@@ -19,6 +19,7 @@ from tfrlhf.models import heads
 from tfrlhf.models.policy import UNLIMITED
 from tfrlhf.models.policy import Policy
 from tfrlhf.models.policy import read_settings
+from tfrlhf.models.policy import read_tokenizer
 from tfrlhf.models.policy import write_settings
 from tfrlhf.models.tokenizer import Tokenizer
 from tfrlhf.models.trainable import BatchLosses
@@ -100,14 +101,12 @@ class RewardModel(TrainableModel):
             )
         model = cls(
             keras_hub.models.Backbone.from_preset(str(directory)),
-            Tokenizer.from_directory(directory)
-            if (directory / "tokenizer.json").exists()
-            else None,
+            read_tokenizer(directory),
             read_settings(directory)["context_length"],
         )
         with np.load(directory / HEAD_FILE) as stored:
-            for variable in model.head_variables():
-                variable.assign(stored[variable.name])
+            for name, variable in model.head_variables().items():
+                variable.assign(stored[name])
         return model
 
     def save_to_preset(self, directory: str | pathlib.Path) -> None:
@@ -120,14 +119,21 @@ class RewardModel(TrainableModel):
         directory.mkdir(parents=True, exist_ok=True)
         backbones.write_preset(self.backbone, directory)
         write_settings(directory, {"context_length": self.context_length})
-        stored = {v.name: np.asarray(v) for v in self.head_variables()}
+        stored: dict[str, Any] = {
+            name: np.asarray(v) for name, v in self.head_variables().items()
+        }
         np.savez(directory / HEAD_FILE, **stored)
         if self.tokenizer is not None:
             self.tokenizer.save(directory)
 
-    def head_variables(self) -> list[keras.Variable]:
-        """Returns the head's kernel and bias, gain and bias."""
-        return [*self.head.weights, self.gain, self.bias]
+    def head_variables(self) -> dict[str, keras.Variable]:
+        """Returns what a reward model has beside its backbone, by name."""
+        return {
+            "kernel": self.head.kernel,
+            "head_bias": self.head.bias,
+            "gain": self.gain,
+            "bias": self.bias,
+        }
 
     def call(
         self, token_ids: Tensor, padding_mask: Tensor, training: bool = False

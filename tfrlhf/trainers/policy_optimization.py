@@ -5,61 +5,36 @@ samples with policy, reference and value model, turn scores into advantages,
 update. So the reward may be any Python function.
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
-from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfrlhf import losses
-from tfrlhf.models.policy import Policy
 from tfrlhf.models.policy import token_statistics
-from tfrlhf.models.reference import frozen_copy
 from tfrlhf.models.sampler import Sampler
-from tfrlhf.models.sampler import uniform_draws
 from tfrlhf.models.trainable import BatchLosses
-from tfrlhf.models.trainable import TrainableModel
-from tfrlhf.models.value import ValueModel
 from tfrlhf.rollout import GAE
-from tfrlhf.rollout import Reward
-from tfrlhf.rollout import call_reward
 from tfrlhf.rollout import make_experience
 from tfrlhf.rollout import rollout_metrics
-from tfrlhf.rollout import scores_ids
 from tfrlhf.rollout import value_metrics
-from tfrlhf.rollout import with_end
-from tfrlhf.trainers import prompt_batches
 from tfrlhf.trainers import replicas
+from tfrlhf.trainers.engine import Iteration
+from tfrlhf.trainers.engine import RolloutEngine
+from tfrlhf.trainers.engine import check_sampler
 from tfrlhf.trainers.kl_control import AdaptiveKL
 from tfrlhf.trainers.kl_control import FixedKL
 from tfrlhf.trainers.learner_metrics import learner_metrics
-from tfrlhf.trainers.state import TrainingState
-from tfrlhf.types import Completions
+from tfrlhf.trainers.prompt_batches import PromptBatches
 from tfrlhf.types import Experience
 from tfrlhf.types import PolicyOutput
-from tfrlhf.types import Prompts
 from tfrlhf.types import Rollout
 from tfrlhf.types import Tensor
 
 
-class Iteration(NamedTuple):
-    """The last iteration of a run, for callbacks.
-
-    Attributes:
-        prompts: B strings.
-        responses: B strings.
-        rollout: `Rollout` of B rows.
-    """
-
-    prompts: list[str]
-    responses: list[str]
-    rollout: Rollout
-
-
-class PPO(TrainableModel):
+class PPO(RolloutEngine):
     """Trains a policy to score well without leaving its reference.
 
     Clipped policy and value losses (https://arxiv.org/abs/1707.06347) on
@@ -91,27 +66,6 @@ class PPO(TrainableModel):
         "policy/entropy",
         "value/clipfrac",
     )
-
-    def __init__(
-        self,
-        policy: Policy,
-        reward: Reward,
-        value: ValueModel | None = None,
-        reference: Policy | None = None,
-    ) -> None:
-        super().__init__(name="ppo")
-        self.policy = policy
-        self.value = value
-        self.reference = reference or frozen_copy(policy)
-        self.reference.trainable = False
-        self.reward = reward
-        if isinstance(reward, keras.Model):
-            reward.trainable = False
-        self.reward_reads_ids = scores_ids(reward, policy)
-        with self.distribute_strategy.scope():
-            self.state = TrainingState()
-        self.last_iteration: Iteration | None = None
-        self.built = True
 
     def compile(  # type: ignore[override]
         self,
@@ -157,7 +111,6 @@ class PPO(TrainableModel):
                 raise ValueError(
                     f"`{name}` must be at least 1. Received: {name}={number}"
                 )
-        self.sampler = sampler
         self.advantage = advantage or GAE()
         self.kl = kl or AdaptiveKL(target=6.0)
         self.update_epochs = update_epochs
@@ -178,7 +131,8 @@ class PPO(TrainableModel):
             jit_compile=jit_compile,
         )
         self.state.kl_weight.assign(self.kl.initial)
-        self._compile_phases()
+        self.compile_phases(sampler)
+        self._experience_function = self._compiled(self._experience)
 
     def default_loss(self) -> losses.PPOLoss:
         """Returns the clipped loss with its usual weights."""
@@ -214,7 +168,7 @@ class PPO(TrainableModel):
             Keras' `History`.
         """
         self._assert_compile_called("fit")
-        batches = prompt_batches.PromptBatches(prompts, batch_size, seed)
+        batches = PromptBatches(prompts, batch_size, seed)
         monitor = keras.callbacks.CallbackList(
             callbacks,
             add_history=True,
@@ -260,108 +214,26 @@ class PPO(TrainableModel):
             The metrics of docs/metrics.md.
         """
         prompts = [record["prompt"] for record in records]
-        draw = (int(self.state.seed), int(self.state.iteration))
+        draw = self.state.draw()
         completions = self.rollout(prompts, draw, batch_size)
         responses = self.policy.decode_responses(completions)
         scores = self.score(records, responses, completions, batch_size)
         rollout = self.collect(completions, scores, batch_size)
         self.last_iteration = Iteration(prompts, responses, rollout)
         experience, metrics = self._experience_function(
-            rollout, self.state.kl_weight.value()
+            rollout, tf.constant(self.state.kl_weight.numpy())
         )
         metrics |= self.update(experience, batch_size)
         logs = {name: float(x) for name, x in metrics.items()}
         self.state.kl_weight.assign(
             self.kl.next_weight(
-                float(self.state.kl_weight), logs["objective/kl"], len(records)
+                float(self.state.kl_weight.numpy()),
+                logs["objective/kl"],
+                len(records),
             )
         )
         self.state.iteration.assign_add(1)
         return logs
-
-    def rollout(
-        self,
-        prompts: Sequence[str] | Prompts,
-        seed: int | tuple[int, int],
-        batch_size: int = 1,
-    ) -> Completions:
-        """Samples one response a prompt.
-
-        Args:
-            prompts: strings, or `Prompts`.
-            seed: int or a pair of them; the same gives the same responses, on
-                any number of replicas.
-            batch_size: what a short batch is padded to.
-
-        Returns:
-            `Completions`, trimmed to the longest.
-        """
-        limit = int(self.sampler.max_new_tokens or 0)
-        if not isinstance(prompts, Prompts):
-            prompts = self.policy.encode_prompts(list(prompts), limit)
-        pair = seed if isinstance(seed, tuple) else (seed, 0)
-        draws = uniform_draws(pair, len(prompts.token_ids), limit)
-        rows = (*(tf.constant(x, tf.int32) for x in prompts), draws)
-        completions = replicas.on_replicas(
-            self.distribute_strategy, self._rollout_function, rows, batch_size
-        )
-        return trimmed(completions)
-
-    def score(
-        self,
-        records: list[dict[str, Any]],
-        responses: list[str],
-        completions: Completions,
-        batch_size: int = 1,
-    ) -> Tensor:
-        """Scores completions with the reward.
-
-        Args:
-            records: B records `{"prompt": ..., **columns}`.
-            responses: B strings.
-            completions: `Completions` of B rows, for a reward model that has
-                the policy's tokenizer.
-            batch_size: what a short batch is padded to.
-
-        Returns:
-            float32 [B], 0 for an empty response.
-        """
-        if self.reward_reads_ids:
-            eos_id = self.policy.need_tokenizer().eos_id
-            scores = replicas.on_replicas(
-                self.distribute_strategy,
-                self._score_function,
-                with_end(completions, eos_id),
-                batch_size,
-            )
-        else:
-            prompts, columns = prompt_batches.as_columns(records)
-            scores = tf.constant(
-                call_reward(self._text_reward(), prompts, responses, columns)
-            )
-        empty = tf.reduce_sum(completions.response_mask, axis=-1) == 0
-        return tf.where(empty, 0.0, scores)
-
-    def collect(
-        self, completions: Completions, scores: Tensor, batch_size: int = 1
-    ) -> Rollout:
-        """Looks at completions with policy, reference and value model.
-
-        Args:
-            completions: `Completions` of B rows.
-            scores: float32 [B].
-            batch_size: what a short batch is padded to.
-
-        Returns:
-            `Rollout`.
-        """
-        seen = replicas.on_replicas(
-            self.distribute_strategy,
-            self._collect_function,
-            (completions.token_ids, completions.padding_mask),
-            batch_size,
-        )
-        return Rollout(*completions, *seen, scores)
 
     def update(
         self, experience: Experience, batch_size: int = 1
@@ -392,7 +264,7 @@ class PPO(TrainableModel):
         logs: dict[str, Tensor] = {}
         for epoch in range(self.update_epochs):
             order = np.random.default_rng(
-                (int(self.state.seed), int(self.state.iteration), epoch)
+                (*self.state.draw(), epoch)
             ).permutation(part * self.minibatches)
             for chosen in order.reshape(self.minibatches, part):
                 batch = Experience(*(tf.gather(x, chosen) for x in full))
@@ -400,50 +272,6 @@ class PPO(TrainableModel):
                     iter([replicas.per_replica(strategy, batch)])
                 )
         return logs
-
-    def response_ratios(self, rollout: Rollout) -> Tensor:
-        """Returns policy now over policy then, float32 [response tokens]."""
-        now = self._log_probs_function(rollout.token_ids, rollout.padding_mask)
-        ratio = tf.exp(now - rollout.log_probs)
-        return tf.boolean_mask(ratio, rollout.response_mask > 0)
-
-    def evaluate(  # type: ignore[override]
-        self,
-        prompts: Sequence[Any],
-        *,
-        batch_size: int = 64,
-        seed: int = 0,
-    ) -> dict[str, float]:
-        """Samples one response a prompt and measures; changes no state.
-
-        Args:
-            prompts: strings or records.
-            batch_size: prompts at a time.
-            seed: int.
-
-        Returns:
-            `objective/scores`, `objective/kl`, `length/mean` and
-            `length/finished`.
-        """
-        self._assert_compile_called("evaluate")
-        batches = prompt_batches.PromptBatches(prompts, batch_size, seed)
-        names = (
-            "objective/scores",
-            "objective/kl",
-            "length/mean",
-            "length/finished",
-        )
-        totals = dict.fromkeys(names, 0.0)
-        for step, records in enumerate(batches.in_order()):
-            texts = [record["prompt"] for record in records]
-            completions = self.rollout(texts, (seed, step), batch_size)
-            responses = self.policy.decode_responses(completions)
-            scores = self.score(records, responses, completions, batch_size)
-            rollout = self.collect(completions, scores, batch_size)
-            metrics = rollout_metrics(rollout, self.state.kl_weight.value())
-            for name in names:
-                totals[name] += float(metrics[name]) * len(records)
-        return {name: total / batches.rows for name, total in totals.items()}
 
     def learner_variables(self) -> list[Any]:
         """Returns the variables of policy and value model, each once."""
@@ -486,6 +314,17 @@ class PPO(TrainableModel):
             },
         )
 
+    def _experience(
+        self, rollout: Rollout, kl_weight: Tensor
+    ) -> tuple[Experience, dict[str, Tensor]]:
+        experience = make_experience(
+            rollout, kl_weight, self.advantage, self.value is not None
+        )
+        metrics = rollout_metrics(rollout, kl_weight)
+        if self.value is not None:
+            metrics |= value_metrics(experience)
+        return experience, metrics
+
     def _policy_output(self, batch: Experience) -> PolicyOutput:
         temperature = self.sampler.temperature
         ids, mask = batch.token_ids, batch.padding_mask
@@ -501,86 +340,3 @@ class PPO(TrainableModel):
             )
         seen = token_statistics(logits, ids, temperature)
         return PolicyOutput(seen.log_probs, values, seen.entropy)
-
-    def _text_reward(self) -> Any:
-        if isinstance(self.reward, keras.Model):
-            return self.reward.as_function()
-        return self.reward
-
-    def _compile_phases(self) -> None:
-        temperature = self.sampler.temperature
-
-        def rollout(
-            token_ids: Tensor, padding_mask: Tensor, draws: Tensor
-        ) -> Completions:
-            prompts = Prompts(token_ids, padding_mask)
-            return self.policy.decode(prompts, draws, self.sampler)
-
-        def collect(token_ids: Tensor, padding_mask: Tensor) -> Any:
-            values = (
-                tf.zeros_like(token_ids, tf.float32)
-                if self.value is None
-                else self.value.call(token_ids, padding_mask)
-            )
-            return (
-                self.policy.log_probs(token_ids, padding_mask, temperature),
-                self.reference.log_probs(token_ids, padding_mask, temperature),
-                values,
-            )
-
-        def experience(rollout: Rollout, kl_weight: Tensor) -> Any:
-            learnt = make_experience(
-                rollout, kl_weight, self.advantage, self.value is not None
-            )
-            metrics = rollout_metrics(rollout, kl_weight)
-            if self.value is not None:
-                metrics |= value_metrics(learnt)
-            return learnt, metrics
-
-        def log_probs(token_ids: Tensor, padding_mask: Tensor) -> Tensor:
-            return self.policy.log_probs(token_ids, padding_mask, temperature)
-
-        self._log_probs_function = self._compiled(log_probs)
-        self._rollout_function = self._compiled(rollout)
-        self._collect_function = self._compiled(collect)
-        self._experience_function = self._compiled(experience)
-        if self.reward_reads_ids:
-            self._score_function = self._compiled(self.reward.call)
-
-
-def check_sampler(sampler: Sampler) -> None:
-    """Refuses samplers whose distribution the learner cannot compute.
-
-    Args:
-        sampler: the sampler of `PPO.compile`.
-
-    Raises:
-        ValueError: greedy, or without a maximum length.
-    """
-    if sampler.max_new_tokens is None:
-        raise ValueError(
-            "`sampler` needs the longest response: "
-            "`Sampler(max_new_tokens=...)`."
-        )
-    if sampler.temperature == 0:
-        raise ValueError(
-            "PPO needs samples: `temperature` must be positive. Received: "
-            "temperature=0"
-        )
-    if sampler.top_k or sampler.top_p < 1.0:
-        warnings.warn(
-            "With `top_k` or `top_p` the samples are not of the distribution "
-            "whose log-probabilities PPO learns from: KL and ratios are off.",
-            stacklevel=3,
-        )
-
-
-def trimmed(completions: Completions, bucket: int = 32) -> Completions:
-    """Cuts columns that no row uses, to a multiple of `bucket`."""
-    longest = int(tf.reduce_max(tf.reduce_sum(completions.padding_mask, -1)))
-    width = min(
-        replicas.round_up(longest, bucket), completions.token_ids.shape[1]
-    )
-    return Completions(
-        *(x[:, :width] if x.shape.rank == 2 else x for x in completions)
-    )

@@ -23,6 +23,10 @@ class TrainingState(tf.Module):
         self.seed = self._integer("seed")
         self.kl_weight = tf.Variable(0.0, trainable=False, name="kl_weight")
 
+    def draw(self) -> tuple[int, int]:
+        """Returns (seed, iteration), from which an iteration's draws follow."""
+        return int(self.seed.numpy()), int(self.iteration.numpy())
+
     @staticmethod
     def _integer(name: str) -> tf.Variable:
         return tf.Variable(0, dtype=tf.int64, trainable=False, name=name)

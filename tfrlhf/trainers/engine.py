@@ -1,0 +1,296 @@
+"""The engine of policy optimisation: sample, score and look, compiled.
+
+Knows how completions come to be and what is known of them; not how a policy
+learns from them.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tfrlhf.models.policy import Policy
+from tfrlhf.models.reference import frozen_copy
+from tfrlhf.models.reward import RewardModel
+from tfrlhf.models.sampler import Sampler
+from tfrlhf.models.sampler import uniform_draws
+from tfrlhf.models.trainable import TrainableModel
+from tfrlhf.models.value import ValueModel
+from tfrlhf.rollout import Reward
+from tfrlhf.rollout import call_reward
+from tfrlhf.rollout import rollout_metrics
+from tfrlhf.rollout import scores_ids
+from tfrlhf.rollout import with_end
+from tfrlhf.trainers import replicas
+from tfrlhf.trainers.prompt_batches import PromptBatches
+from tfrlhf.trainers.prompt_batches import as_columns
+from tfrlhf.trainers.state import TrainingState
+from tfrlhf.types import Completions
+from tfrlhf.types import Prompts
+from tfrlhf.types import Rollout
+from tfrlhf.types import Tensor
+
+EVALUATED = (
+    "objective/scores",
+    "objective/kl",
+    "length/mean",
+    "length/finished",
+)
+
+
+class Iteration(NamedTuple):
+    """The last iteration of a run, for callbacks.
+
+    Attributes:
+        prompts: B strings.
+        responses: B strings.
+        rollout: `Rollout` of B rows.
+    """
+
+    prompts: list[str]
+    responses: list[str]
+    rollout: Rollout
+
+
+class RolloutEngine(TrainableModel):
+    """Policy, reward, value model and reference with their compiled phases.
+
+    Args:
+        policy: the `Policy` to train, in place.
+        reward: a `RewardModel`, or `(prompts, responses, **columns) ->
+            list[float]` on text. A reward model is frozen.
+        value: `ValueModel`, trained in place; None for estimators without.
+        reference: what the KL is measured against; None takes a frozen copy
+            of the policy as it is now.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        reward: Reward,
+        value: ValueModel | None = None,
+        reference: Policy | None = None,
+    ) -> None:
+        super().__init__(name="ppo")
+        self.policy = policy
+        self.value = value
+        self.reference = reference or frozen_copy(policy)
+        self.reference.trainable = False
+        self.reward = reward
+        if isinstance(reward, keras.Model):
+            reward.trainable = False
+        self.reward_reads_ids = scores_ids(reward, policy)
+        self.state = TrainingState()
+        self.last_iteration: Iteration | None = None
+        self.built = True
+
+    def compile_phases(self, sampler: Sampler) -> None:
+        """Makes the compiled phases; each is traced once per shape.
+
+        Args:
+            sampler: how responses are drawn; needs `max_new_tokens`.
+        """
+        self.sampler = sampler
+        temperature = self.sampler.temperature
+
+        def rollout(
+            token_ids: Tensor, padding_mask: Tensor, draws: Tensor
+        ) -> Completions:
+            prompts = Prompts(token_ids, padding_mask)
+            return self.policy.decode(prompts, draws, self.sampler)
+
+        def collect(token_ids: Tensor, padding_mask: Tensor) -> Any:
+            values = (
+                tf.zeros_like(token_ids, tf.float32)
+                if self.value is None
+                else self.value.call(token_ids, padding_mask)
+            )
+            return (
+                self.policy.log_probs(token_ids, padding_mask, temperature),
+                self.reference.log_probs(token_ids, padding_mask, temperature),
+                values,
+            )
+
+        def log_probs(token_ids: Tensor, padding_mask: Tensor) -> Tensor:
+            return self.policy.log_probs(token_ids, padding_mask, temperature)
+
+        self._log_probs_function = self._compiled(log_probs)
+        self._rollout_function = self._compiled(rollout)
+        self._collect_function = self._compiled(collect)
+        if isinstance(self.reward, RewardModel):
+            self._score_function = self._compiled(self.reward.call)
+
+    def rollout(
+        self,
+        prompts: Sequence[str] | Prompts,
+        seed: int | tuple[int, int],
+        batch_size: int = 1,
+    ) -> Completions:
+        """Samples one response a prompt.
+
+        Args:
+            prompts: strings, or `Prompts`.
+            seed: int or a pair of them; the same gives the same responses, on
+                any number of replicas.
+            batch_size: what a short batch is padded to.
+
+        Returns:
+            `Completions`, trimmed to the longest.
+        """
+        limit = int(self.sampler.max_new_tokens or 0)
+        if not isinstance(prompts, Prompts):
+            prompts = self.policy.encode_prompts(list(prompts), limit)
+        pair = seed if isinstance(seed, tuple) else (seed, 0)
+        draws = uniform_draws(pair, len(prompts.token_ids), limit)
+        rows = (*(tf.constant(x, tf.int32) for x in prompts), draws)
+        completions = replicas.on_replicas(
+            self.distribute_strategy, self._rollout_function, rows, batch_size
+        )
+        return trimmed(completions)
+
+    def score(
+        self,
+        records: list[dict[str, Any]],
+        responses: list[str],
+        completions: Completions,
+        batch_size: int = 1,
+    ) -> Tensor:
+        """Scores completions with the reward.
+
+        Args:
+            records: B records `{"prompt": ..., **columns}`.
+            responses: B strings.
+            completions: `Completions` of B rows, for a reward model that has
+                the policy's tokenizer.
+            batch_size: what a short batch is padded to.
+
+        Returns:
+            float32 [B], 0 for an empty response.
+        """
+        if self.reward_reads_ids:
+            eos_id = self.policy.need_tokenizer().eos_id
+            scores = replicas.on_replicas(
+                self.distribute_strategy,
+                self._score_function,
+                with_end(completions, eos_id),
+                batch_size,
+            )
+        else:
+            prompts, columns = as_columns(records)
+            scores = tf.constant(
+                call_reward(self._text_reward(), prompts, responses, columns)
+            )
+        empty = tf.reduce_sum(completions.response_mask, axis=-1) == 0
+        return tf.where(empty, 0.0, scores)
+
+    def collect(
+        self, completions: Completions, scores: Tensor, batch_size: int = 1
+    ) -> Rollout:
+        """Looks at completions with policy, reference and value model.
+
+        Args:
+            completions: `Completions` of B rows.
+            scores: float32 [B].
+            batch_size: what a short batch is padded to.
+
+        Returns:
+            `Rollout`.
+        """
+        seen = replicas.on_replicas(
+            self.distribute_strategy,
+            self._collect_function,
+            (completions.token_ids, completions.padding_mask),
+            batch_size,
+        )
+        log_probs, ref_log_probs, values = seen
+        return Rollout(
+            *completions,
+            log_probs=log_probs,
+            ref_log_probs=ref_log_probs,
+            values=values,
+            scores=scores,
+        )
+
+    def response_ratios(self, rollout: Rollout) -> Tensor:
+        """Returns policy now over policy then, float32 [response tokens]."""
+        now = self._log_probs_function(rollout.token_ids, rollout.padding_mask)
+        ratio = tf.exp(now - rollout.log_probs)
+        return tf.boolean_mask(ratio, rollout.response_mask > 0)
+
+    def evaluate(  # type: ignore[override]
+        self,
+        prompts: Sequence[Any],
+        *,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> dict[str, float]:
+        """Samples one response a prompt and measures; changes no state.
+
+        Args:
+            prompts: strings or records.
+            batch_size: prompts at a time.
+            seed: int.
+
+        Returns:
+            `objective/scores`, `objective/kl`, `length/mean` and
+            `length/finished`.
+        """
+        self._assert_compile_called("evaluate")
+        batches = PromptBatches(prompts, batch_size, seed)
+        totals = dict.fromkeys(EVALUATED, 0.0)
+        for step, records in enumerate(batches.in_order()):
+            texts = [record["prompt"] for record in records]
+            completions = self.rollout(texts, (seed, step), batch_size)
+            responses = self.policy.decode_responses(completions)
+            scores = self.score(records, responses, completions, batch_size)
+            rollout = self.collect(completions, scores, batch_size)
+            metrics = rollout_metrics(rollout, self.state.kl_weight.numpy())
+            for name in EVALUATED:
+                totals[name] += float(metrics[name]) * len(records)
+        return {name: total / batches.rows for name, total in totals.items()}
+
+    def _text_reward(self) -> Any:
+        if isinstance(self.reward, RewardModel):
+            return self.reward.as_function()
+        return self.reward
+
+
+def check_sampler(sampler: Sampler) -> None:
+    """Refuses samplers whose distribution the learner cannot compute.
+
+    Args:
+        sampler: the sampler of `PPO.compile`.
+
+    Raises:
+        ValueError: greedy, or without a maximum length.
+    """
+    if sampler.max_new_tokens is None:
+        raise ValueError(
+            "`sampler` needs the longest response: "
+            "`Sampler(max_new_tokens=...)`."
+        )
+    if sampler.temperature == 0:
+        raise ValueError(
+            "PPO needs samples: `temperature` must be positive. Received: "
+            "temperature=0"
+        )
+    if sampler.top_k or sampler.top_p < 1.0:
+        warnings.warn(
+            "With `top_k` or `top_p` the samples are not of the distribution "
+            "whose log-probabilities PPO learns from: KL and ratios are off.",
+            stacklevel=3,
+        )
+
+
+def trimmed(completions: Completions, bucket: int = 32) -> Completions:
+    """Cuts columns that no row uses, to a multiple of `bucket`."""
+    longest = int(tf.reduce_max(tf.reduce_sum(completions.padding_mask, -1)))
+    width = min(
+        replicas.round_up(longest, bucket), completions.token_ids.shape[1]
+    )
+    return Completions(
+        *(x[:, :width] if x.shape.rank == 2 else x for x in completions)
+    )
