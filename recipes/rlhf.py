@@ -130,7 +130,8 @@ def fine_tune(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
     )
     result = {"parameters": policy.count_params()}
     if data.examples:
-        sft = tfrlhf.SFT(policy)
+        # A model from scratch has to learn the language of the prompts, too.
+        sft = tfrlhf.SFT(policy, learn_prompts=settings.model is None)
         steps = settings.sft_epochs * -(-len(data.examples) // 32)
         decay = keras.optimizers.schedules.CosineDecay(2e-3, steps, alpha=0.1)
         sft.compile(keras.optimizers.Adam(decay))

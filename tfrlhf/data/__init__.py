@@ -5,6 +5,7 @@ Knows records, the tokenizer's ids and padding; no model and no training.
 
 from tfrlhf.data.batches import batches
 from tfrlhf.data.examples import examples
+from tfrlhf.data.examples import sequences
 from tfrlhf.data.preferences import preferences
 from tfrlhf.data.prompts import TextTokenizer
 from tfrlhf.data.prompts import encode_prompts
@@ -25,4 +26,5 @@ __all__ = [
     "ratings",
     "read_jsonl",
     "read_transcripts",
+    "sequences",
 ]

@@ -42,7 +42,7 @@ def batches(
     batch_size: int,
     shuffle: bool = False,
     seed: int = 0,
-    bucket: int = 32,
+    bucket: int = 16,
 ) -> tf.data.Dataset:
     """Cuts a carrier into batches of the same NamedTuple.
 

@@ -62,7 +62,7 @@ def preferences(
         Preferences of NumPy arrays: int32 [B, K, S], ranks int32 [B, K],
         weight float32 [B]. K is the largest number of responses; absent ones
         have rank -1 and are all padding. S is the longest row rounded up to a
-        multiple of 32, and at most `max_length`.
+        multiple of 16, and at most `max_length`.
 
     Raises:
         DataError: The first bad record.

@@ -55,7 +55,7 @@ def encode_prompts(
     texts: Iterable[str],
     tokenizer: TextTokenizer,
     max_length: int,
-    bucket: int = 32,
+    bucket: int = 16,
 ) -> Prompts:
     """Tokenises prompts and pads them on the right to one width.
 
@@ -159,7 +159,7 @@ def padded_rows(
     rows: Sequence[tuple[Ids, Ids]],
     pad_id: int,
     max_length: int,
-    bucket: int = 32,
+    bucket: int = 16,
 ) -> PaddedRows:
     """Lays (prompt ids, response ids) out in rows of one width.
 

@@ -39,7 +39,7 @@ def ratings(
 
     Returns:
         Ratings of NumPy arrays: int32 [B, S], float32 [B]. S is the longest
-        row rounded up to a multiple of 32, and at most `max_length`.
+        row rounded up to a multiple of 16, and at most `max_length`.
 
     Raises:
         DataError: The first bad record.

@@ -4,6 +4,7 @@ A broken limit fails with one sentence that names it, made of core ops. Knows
 nothing of models.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,12 @@ def id_inputs() -> list[tf.TensorSpec]:
         tf.TensorSpec([None, None], tf.int32, name)
         for name in ("token_ids", "padding_mask")
     ]
+
+
+def signature(function: Callable[..., Any], inputs: list[tf.TensorSpec]) -> Any:
+    """Returns a `tf.function` with an output for each key of the result."""
+    # Nothing here branches on tensors in Python, and rewriting takes longer.
+    return tf.function(function, input_signature=inputs, autograph=False)
 
 
 def require(
@@ -53,18 +60,20 @@ def after(checks: Sequence[tf.Operation], value: Any) -> Any:
         return tf.nest.map_structure(tf.identity, value)
 
 
-def checked_texts(name: str, texts: Tensor) -> Tensor:
-    """Returns texts, string [B], and refuses none and blank ones."""
-    some = require(
+def require_some(name: str, texts: Tensor) -> tf.Operation:
+    """Refuses a request of no texts at all."""
+    return require(
         tf.size(texts) > 0, f"`{name}` is empty: send at least one text."
     )
-    texts = after([some], texts)
+
+
+def require_filled(name: str, texts: Tensor) -> tf.Operation:
+    """Refuses texts, string [B], of white space alone."""
     blank = tf.strings.regex_full_match(texts, BLANK)
     row = tf.argmax(tf.cast(blank, tf.int32))
-    filled = require(
+    return require(
         ~tf.reduce_any(blank), f"`{name}` {{}} is blank: write its text.", [row]
     )
-    return after([filled], texts)
 
 
 def require_rows(token_ids: Tensor, padding_mask: Tensor) -> tf.Operation:

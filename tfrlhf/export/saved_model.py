@@ -68,6 +68,11 @@ def write_saved_model(
             f"{str(directory)!r} exists already: give a new directory, such "
             "as the next version number."
         )
+    if not isinstance(model, (Policy, RewardModel)):
+        raise ValueError(
+            "`model` must be a Policy or a RewardModel. Received: "
+            f"{type(model).__name__}"
+        )
     tokenizer = _graph_tokenizer(model)
     served = _served(model, tokenizer, max_new_tokens, sampler)
     with core_slice_update():

@@ -60,8 +60,7 @@ class IdPolicy:
     def signatures(self) -> dict[str, Any]:
         """Returns a `tf.function` for each name."""
         inputs = [*requests.id_inputs(), *setting_inputs()]
-        function = tf.function(self.generate_ids, input_signature=inputs)
-        return {"generate_ids": function}
+        return {"generate_ids": requests.signature(self.generate_ids, inputs)}
 
     def generate_ids(
         self,
@@ -163,11 +162,9 @@ class TextPolicy(IdPolicy):
         """Returns a `tf.function` for each name."""
         prompts = requests.text_input("prompts")
         return {
-            "serving_default": tf.function(
-                self.respond, input_signature=[prompts]
-            ),
-            "generate": tf.function(
-                self.generate, input_signature=[prompts, *setting_inputs()]
+            "serving_default": requests.signature(self.respond, [prompts]),
+            "generate": requests.signature(
+                self.generate, [prompts, *setting_inputs()]
             ),
         }
 
@@ -209,19 +206,23 @@ class TextPolicy(IdPolicy):
         return {"responses": self._text(completions)} | _outputs(completions)
 
     def _encode(self, texts: Tensor, max_new_tokens: Tensor) -> Prompts:
-        texts = requests.checked_texts("prompts", texts)
+        some = requests.require_some("prompts", texts)
+        texts = requests.after([some], texts)
         rows = self._tokenizer.encode(texts)
         lengths = tf.cast(rows.row_lengths(), tf.int32)
         room = self._context - max_new_tokens
         longest = tf.argmax(lengths, output_type=tf.int32)
-        check = requests.require(
-            tf.reduce_all(lengths <= room),
-            "`prompts` {} is {} tokens long, but a context of "
-            f"{self._context} tokens leaves {{}} beside max_new_tokens={{}}: "
-            "shorten it or lower max_new_tokens.",
-            [longest, tf.gather(lengths, longest), room, max_new_tokens],
-        )
-        return requests.after([check], requests.padded(rows, self._pad_id))
+        checks = [
+            requests.require_filled("prompts", texts),
+            requests.require(
+                tf.reduce_all(lengths <= room),
+                "`prompts` {} is {} tokens long, but a context of "
+                f"{self._context} tokens leaves {{}} beside max_new_tokens={{}}"
+                ": shorten it or lower max_new_tokens.",
+                [longest, tf.gather(lengths, longest), room, max_new_tokens],
+            ),
+        ]
+        return requests.after(checks, requests.padded(rows, self._pad_id))
 
     def _text(self, completions: Completions) -> Tensor:
         response = completions.response_mask

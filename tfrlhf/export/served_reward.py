@@ -24,10 +24,8 @@ class IdReward:
 
     def signatures(self) -> dict[str, Any]:
         """Returns a `tf.function` for each name."""
-        function = tf.function(
-            self.score_ids, input_signature=requests.id_inputs()
-        )
-        return {"score_ids": function}
+        inputs = requests.id_inputs()
+        return {"score_ids": requests.signature(self.score_ids, inputs)}
 
     def score_ids(
         self, token_ids: Tensor, padding_mask: Tensor
@@ -78,7 +76,7 @@ class TextReward(IdReward):
         inputs = [
             requests.text_input(name) for name in ("prompts", "responses")
         ]
-        function = tf.function(self.score, input_signature=inputs)
+        function = requests.signature(self.score, inputs)
         return {"serving_default": function, "score": function}
 
     def score(self, prompts: Tensor, responses: Tensor) -> dict[str, Tensor]:
@@ -88,16 +86,18 @@ class TextReward(IdReward):
             scores float32 [B].
         """
         count = [tf.size(prompts), tf.size(responses)]
-        check = requests.require(
-            count[0] == count[1],
-            "There are {} `prompts` and {} `responses`: send as many of the "
-            "one as of the other.",
-            count,
+        checks = [
+            requests.require_some("prompts", prompts),
+            requests.require(
+                count[0] == count[1],
+                "There are {} `prompts` and {} `responses`: send as many of "
+                "the one as of the other.",
+                count,
+            ),
+        ]
+        sequences = self._sequences(
+            *requests.after(checks, (prompts, responses))
         )
-        prompts, responses = requests.after([check], [prompts, responses])
-        prompts = requests.checked_texts("prompts", prompts)
-        responses = requests.checked_texts("responses", responses)
-        sequences = self._sequences(prompts, responses)
         lengths = tf.cast(sequences.row_lengths(), tf.int32)
         context = self._reward.context_length
         longest = tf.argmax(lengths, output_type=tf.int32)
@@ -113,6 +113,13 @@ class TextReward(IdReward):
     def _sequences(self, prompts: Tensor, responses: Tensor) -> tf.RaggedTensor:
         """Ids of prompts with responses and EOS, as `Tokenizer.encode_pair`."""
         first = self._tokenizer.encode(prompts)
+        lengths = first.row_lengths()
+        check = requests.require(
+            tf.reduce_all(lengths > 0),
+            "`prompts` {} has no tokens: write its text.",
+            [tf.argmin(lengths)],
+        )
+        first = requests.after([check], first)
         whole = self._tokenizer.encode(tf.strings.join([prompts, responses]))
         rest = self._tokenizer.encode(responses)[:, self._opening :]
         apart = tf.concat([first, rest], axis=1)

@@ -253,7 +253,7 @@ class Policy(keras.Model):
             max_new_tokens: the room to leave, in tokens.
 
         Returns:
-            `Prompts`, S a multiple of 32 where the context allows.
+            `Prompts`, S a multiple of 16 where the context allows.
 
         Raises:
             ValueError: no tokenizer, an empty prompt, or one too long.
@@ -332,6 +332,7 @@ class Policy(keras.Model):
             self._decode_functions[sampler] = tf.function(
                 lambda prompts, draws: self.decode(prompts, draws, sampler),
                 jit_compile=True,
+                autograph=False,
             )
         draws = uniform_draws((seed, 0), rows, limit)
         prompts = Prompts(*(tf.constant(x, tf.int32) for x in prompts))

@@ -72,7 +72,9 @@ class RewardModel(TrainableModel):
         self.tokenizer = tokenizer
         self.context_length = context_length
         self.built = True
-        self._score_function = tf.function(self.call, jit_compile=True)
+        self._score_function = tf.function(
+            self.call, jit_compile=True, autograph=False
+        )
 
     @classmethod
     def from_policy(cls, policy: Policy) -> Self:
@@ -170,12 +172,8 @@ class RewardModel(TrainableModel):
         """
         if not isinstance(prompts, (list, tuple)):
             return self._score_function(prompts, responses)
-        records = [
-            {"prompt": p, "response": r}
-            for p, r in zip(prompts, responses, strict=True)
-        ]
-        sequences = data.examples(
-            records, self.need_tokenizer(), self.context_length
+        sequences = data.sequences(
+            prompts, responses, self.need_tokenizer(), self.context_length
         )
         scores = [
             self._score_function(batch.token_ids, batch.padding_mask)

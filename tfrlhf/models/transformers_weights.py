@@ -76,7 +76,7 @@ def weight_map(backbone: keras.Model) -> list[FileTensor]:
     if not backbone.token_embedding.tie_weights:
         paths[_HEAD] = ("token_embedding/reverse_embeddings",)
     variables = {variable.path: variable for variable in backbone.weights}
-    entries = []
+    entries: list[FileTensor] = []
     for name, parts in paths.items():
         chosen = tuple(variables[part] for part in parts)
         # Both libraries keep the embeddings as [vocabulary, hidden].

@@ -285,7 +285,7 @@ def check_sampler(sampler: Sampler) -> None:
         )
 
 
-def trimmed(completions: Completions, bucket: int = 32) -> Completions:
+def trimmed(completions: Completions, bucket: int = 16) -> Completions:
     """Cuts columns that no row uses, to a multiple of `bucket`."""
     longest = int(tf.reduce_max(tf.reduce_sum(completions.padding_mask, -1)))
     width = min(

@@ -18,6 +18,8 @@ class SFT(TrainableModel):
 
     Args:
         policy: the `Policy` to train, in place.
+        learn_prompts: whether the prompts of records are learnt too, as for a
+            model that starts from nothing.
 
     Example:
         >>> sft = SFT(policy)
@@ -27,8 +29,9 @@ class SFT(TrainableModel):
 
     metric_names = ("loss", "accuracy")
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, learn_prompts: bool = False) -> None:
         super().__init__(name="sft")
+        self.learn_prompts = learn_prompts
         self.policy = policy
         self.built = True
 
@@ -44,7 +47,10 @@ class SFT(TrainableModel):
             return x
         if not isinstance(x, Examples):
             x = data.examples(
-                x, self.policy.need_tokenizer(), self.policy.context_length
+                x,
+                self.policy.need_tokenizer(),
+                self.policy.context_length,
+                self.learn_prompts,
             )
         return data.batches(x, batch_size, shuffle=shuffle, seed=seed)
 
