@@ -287,19 +287,24 @@ def export(run: cli.Run, settings: Settings, data: Data) -> dict[str, str]:
 
     import tfrlhf
 
-    loaders: dict[str, Any] = {"policy": tfrlhf.Policy}
+    policy = tfrlhf.Policy.from_preset(run.models / "policy")
+    models: dict[str, Any] = {"policy": policy}
     if data.preferences:
-        loaders["reward"] = tfrlhf.RewardModel
+        reward = tfrlhf.RewardModel.from_preset(run.models / "reward")
+        models["reward"] = reward
     written = {}
-    for name, loader in loaders.items():
+    for name, model in models.items():
         directory = run.exports / name / "1"
         # What an unfinished start left.
         shutil.rmtree(directory, ignore_errors=True)
-        tfrlhf.export.write_saved_model(
-            loader.from_preset(run.models / name),
-            directory,
-            max_new_tokens=settings.max_new_tokens,
+        sampler = (
+            tfrlhf.Sampler(
+                temperature=0, max_new_tokens=settings.max_new_tokens
+            )
+            if model is policy
+            else None
         )
+        tfrlhf.export.write_saved_model(model, directory, sampler=sampler)
         written[name] = str(directory)
     return written
 

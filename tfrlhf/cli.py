@@ -183,6 +183,7 @@ def main(recipe: Callable[[Any], None], settings_class: type) -> None:
     settings: Any = tyro.cli(settings_class, description=recipe.__doc__)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         recipe(settings)
     except (ValueError, FileNotFoundError, ImportError) as error:

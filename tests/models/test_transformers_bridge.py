@@ -525,7 +525,6 @@ def test_real_stories_are_likely(stories, stories_tokenizer, shared_data):
     predicted = stories(inputs, training=False).numpy()[:, :-1]
     chosen = np.take_along_axis(predicted, ids[:, 1:, None], axis=-1)[..., 0]
     nats = np.log(np.exp(predicted).sum(axis=-1)) - chosen
-    print("NATS", nats[mask[:, 1:] == 1].mean())
     assert nats[mask[:, 1:] == 1].mean() == pytest.approx(1.66, abs=0.15)
 
 
