@@ -283,30 +283,20 @@ def evaluate(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
 
 def export(run: cli.Run, settings: Settings, data: Data) -> dict[str, str]:
     """Writes the SavedModels of policy and reward model."""
-    import shutil
-
     import tfrlhf
 
+    paths = {"policy": run.exports / "policy" / "1"}
     policy = tfrlhf.Policy.from_preset(run.models / "policy")
-    models: dict[str, Any] = {"policy": policy}
-    if data.preferences:
-        reward = tfrlhf.RewardModel.from_preset(run.models / "reward")
-        models["reward"] = reward
-    written = {}
-    for name, model in models.items():
-        directory = run.exports / name / "1"
-        # What an unfinished start left.
-        shutil.rmtree(directory, ignore_errors=True)
-        sampler = (
-            tfrlhf.Sampler(
-                temperature=0, max_new_tokens=settings.max_new_tokens
-            )
-            if model is policy
-            else None
+    with cli.writing(paths["policy"]) as directory:
+        tfrlhf.export.write_saved_model(
+            policy, directory, max_new_tokens=settings.max_new_tokens
         )
-        tfrlhf.export.write_saved_model(model, directory, sampler=sampler)
-        written[name] = str(directory)
-    return written
+    if data.preferences:
+        paths["reward"] = run.exports / "reward" / "1"
+        reward = tfrlhf.RewardModel.from_preset(run.models / "reward")
+        with cli.writing(paths["reward"]) as directory:
+            tfrlhf.export.write_saved_model(reward, directory)
+    return {name: str(path) for name, path in paths.items()}
 
 
 def load_data(settings: Settings) -> Data:
