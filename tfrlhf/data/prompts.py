@@ -55,7 +55,7 @@ def encode_prompts(
     texts: Iterable[str],
     tokenizer: TextTokenizer,
     max_length: int,
-    bucket: int = 16,
+    bucket: int = 32,
 ) -> Prompts:
     """Tokenises prompts and pads them on the right to one width.
 

@@ -253,7 +253,7 @@ class Policy(keras.Model):
             max_new_tokens: the room to leave, in tokens.
 
         Returns:
-            `Prompts`, S a multiple of 16 where the context allows.
+            `Prompts`, S a multiple of 32 where the context allows.
 
         Raises:
             ValueError: no tokenizer, an empty prompt, or one too long.

@@ -24,6 +24,7 @@ from tfrlhf.models.policy import write_settings
 from tfrlhf.models.tokenizer import Tokenizer
 from tfrlhf.models.trainable import BatchLosses
 from tfrlhf.models.trainable import TrainableModel
+from tfrlhf.models.trainable import resolve_jit
 from tfrlhf.types import Preferences
 from tfrlhf.types import Ratings
 from tfrlhf.types import Tensor
@@ -73,7 +74,10 @@ class RewardModel(TrainableModel):
         self.context_length = context_length
         self.built = True
         self._score_function = tf.function(
-            self.call, jit_compile=True, autograph=False
+            self.call,
+            jit_compile=resolve_jit("auto"),
+            autograph=False,
+            reduce_retracing=True,
         )
 
     @classmethod

@@ -232,7 +232,12 @@ class TrainableModel(keras.Model):
     def _compiled(self, function: Any) -> Any:
         if self.run_eagerly:
             return function
-        return tf.function(function, jit_compile=self.xla, autograph=False)
+        return tf.function(
+            function,
+            jit_compile=self.xla,
+            autograph=False,
+            reduce_retracing=True,
+        )
 
     def _gradients(
         self, batch: Any, count: Tensor
@@ -311,6 +316,9 @@ def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
 def resolve_jit(jit_compile: bool | str) -> bool:
     """Decides whether XLA compiles forward and backward passes.
 
+    "auto" does on GPUs. On CPUs a compiled step is hardly faster, and XLA
+    compiles anew, for many seconds, for every length of a batch.
+
     Args:
         jit_compile: True, False or "auto".
 
@@ -318,7 +326,7 @@ def resolve_jit(jit_compile: bool | str) -> bool:
         The decision.
     """
     if jit_compile == "auto":
-        return True
+        return bool(tf.config.list_physical_devices("GPU"))
     return bool(jit_compile)
 
 

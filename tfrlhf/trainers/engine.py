@@ -87,13 +87,16 @@ class RolloutEngine(TrainableModel):
         self.last_iteration: Iteration | None = None
         self.built = True
 
-    def compile_phases(self, sampler: Sampler) -> None:
-        """Makes the compiled phases; each is traced once per shape.
+    def compile_phases(self, sampler: Sampler, jit_compile: bool | str) -> None:
+        """Makes the compiled phases.
 
         Args:
             sampler: how responses are drawn; needs `max_new_tokens`.
+            jit_compile: whether XLA compiles them; with "auto" it compiles
+                the decode loop in any case.
         """
         self.sampler = sampler
+        self.jit_rollout = jit_compile is not False
         temperature = self.sampler.temperature
 
         def rollout(
@@ -118,7 +121,17 @@ class RolloutEngine(TrainableModel):
             return self.policy.log_probs(token_ids, padding_mask, temperature)
 
         self._log_probs_function = self._compiled(log_probs)
-        self._rollout_function = self._compiled(rollout)
+        # The loop of many small steps gains from XLA on every device.
+        self._rollout_function = (
+            rollout
+            if self.run_eagerly
+            else tf.function(
+                rollout,
+                jit_compile=self.jit_rollout,
+                autograph=False,
+                reduce_retracing=True,
+            )
+        )
         self._collect_function = self._compiled(collect)
         if isinstance(self.reward, RewardModel):
             self._score_function = self._compiled(self.reward.call)

@@ -131,7 +131,7 @@ class PPO(RolloutEngine):
             jit_compile=jit_compile,
         )
         self.state.kl_weight.assign(self.kl.initial)
-        self.compile_phases(sampler)
+        self.compile_phases(sampler, jit_compile)
         self._experience_function = self._compiled(self._experience)
 
     def default_loss(self) -> losses.PPOLoss:
