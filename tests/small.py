@@ -4,6 +4,7 @@ import functools
 
 import keras
 import keras_hub
+import numpy as np
 
 import tfrlhf
 from tests.texts import BILINGUAL
@@ -69,7 +70,7 @@ def reward_model(seed=2, sharpness=1.0):
 
 def weights(model):
     """Copies of a model's weights."""
-    return [keras.ops.convert_to_numpy(v).copy() for v in model.weights]
+    return [np.asarray(v).copy() for v in model.weights]
 
 
 def _policy(family, backbone):

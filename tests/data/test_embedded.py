@@ -31,11 +31,11 @@ def margin(pair):
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_file_holds_220_training_and_120_held_out_reviews(language):
+def test_a_file_holds_its_training_and_120_held_out_reviews(language):
     rows = read(language)
     training = [row for row in rows if "replies" in row]
     held_out = [row for row in rows if "replies" not in row]
-    assert (len(training), len(held_out)) == (220, 120)
+    assert (len(training), len(held_out)) == {"en": (579, 120), "zh": (580, 120)}[language]
     assert all(set(row) == {"review", "replies"} for row in training)
     assert all(len(row["replies"]) == 3 for row in training)
     assert all(row["held_out"] is True for row in held_out)
@@ -56,10 +56,10 @@ def test_no_two_reviews_are_nearly_equal():
 
 
 def test_counts(corpus):
-    assert len(corpus.examples) == 1320
-    assert len(corpus.prompts) == len(set(corpus.prompts)) == 440
+    assert len(corpus.examples) == 3477
+    assert len(corpus.prompts) == len(set(corpus.prompts)) == 1159
     assert len(corpus.held_out_prompts) == 240
-    assert 1150 <= len(corpus.preferences) <= 1200
+    assert 3300 <= len(corpus.preferences) <= 3400
     assert 110 <= len(corpus.held_out_preferences) <= 120
 
 

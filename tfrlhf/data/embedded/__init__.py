@@ -40,7 +40,7 @@ class Corpus(NamedTuple):
         held_out_preferences: the same for 40 other training reviews, none the
             wrong way round, to measure a reward model's accuracy. Their
             replies are among the examples.
-        prompts: the 440 training reviews.
+        prompts: the 1159 training reviews.
         held_out_prompts: the 240 reviews no reply was written for.
     """
 
@@ -64,7 +64,7 @@ def load(seed: int = 0) -> Corpus:
     Example:
         >>> corpus = load()
         >>> len(corpus.examples), len(corpus.prompts)
-        (1320, 440)
+        (3477, 1159)
     """
     order = random.Random(seed)
     replies: dict[str, list[str]] = {}
