@@ -37,18 +37,18 @@ class Settings(cli.RunSettings):
     """module:function that measures; never shown to PPO unless --reward."""
     sft_epochs: int = 7
     reward_epochs: int = 1
-    ppo_iterations: int = 40
+    ppo_iterations: int = 45
     """Rollouts of batch_size episodes."""
     batch_size: int = 64
     max_new_tokens: int = 40
     temperature: float = 0.7
     """Of every sample."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1.5e-4
     """Of PPO."""
-    kl_target: float = 8.0
-    """Nats that the adaptive KL weight aims at; 0 for a fixed weight."""
-    kl_weight: float = 0.1
-    """First or fixed weight of the KL penalty."""
+    kl_weight: float = 0.05
+    """Weight of the KL penalty, the first one if it adapts."""
+    kl_target: float | None = None
+    """Nats that the KL weight adapts to; it is fixed if not given."""
 
 
 class Data(NamedTuple):
@@ -211,7 +211,7 @@ def optimise(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
         keras.optimizers.Adam(settings.learning_rate, epsilon=1e-5),
         sampler=sampler(settings),
         kl=(
-            tfrlhf.AdaptiveKL(settings.kl_target, settings.kl_weight, 400)
+            tfrlhf.AdaptiveKL(settings.kl_target, settings.kl_weight)
             if settings.kl_target
             else tfrlhf.FixedKL(settings.kl_weight)
         ),

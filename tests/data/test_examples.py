@@ -29,9 +29,9 @@ def test_response_and_eos_are_learnt(tokenizer, ids):
     assert {array.dtype for array in result} == {np.dtype(np.int32)}
 
 
-def test_width_is_a_multiple_of_32(tokenizer):
+def test_width_is_a_multiple_of_16(tokenizer):
     records = [{"prompt": "x", "response": "y" * 31}]
-    assert examples(records, tokenizer, 100).token_ids.shape == (1, 64)
+    assert examples(records, tokenizer, 100).token_ids.shape == (1, 48)
     assert examples(records, tokenizer, 40).token_ids.shape == (1, 40)
 
 

@@ -4,10 +4,11 @@ import pytest
 import tfrlhf
 from tests import small
 
+# With 6 new tokens no row passes 16, so that shapes do not change.
 PROMPTS = [
-    "The weather is fine",
+    "The weather",
     "The park.",
-    "今天天气真好，",
+    "今天公园，",
     "1234 trees",
     "let us go",
     "The trees",
@@ -37,12 +38,12 @@ def shared_ppo():
         update_epochs=2,
         jit_compile=False,
     )
-    ppo.fit(PROMPTS, batch_size=BATCH, seed=9, verbose=0)
+    ppo.fit(PROMPTS, batch_size=BATCH, verbose=0)
     return ppo, variables(ppo)
 
 
 @pytest.fixture
-def ppo(shared_ppo, monkeypatch):
+def ppo(shared_ppo):
     """The shared PPO after two iterations, every variable put back."""
     ppo, at_first = shared_ppo
     for variable, value in zip(every_variable(ppo), at_first, strict=True):

@@ -36,6 +36,9 @@ Carrier = TypeVar(
     Examples,
 )
 
+# Batches of a run within which rows are sorted by length.
+RUN = 16
+
 
 def batches(
     carrier: Carrier,
@@ -49,9 +52,10 @@ def batches(
     Args:
         carrier: Arrays or tensors with B rows each.
         batch_size: Rows a batch; the last batch may be short.
-        shuffle: Draw the rows in random order, another one in each pass. Runs
-            with the same `seed` (and the same `tf.random.set_seed`, if any)
-            see the same orders.
+        shuffle: Draw the rows in random order, another one in each pass, and
+            put rows of like length into one batch to save padding. Runs with
+            the same `seed` (and the same `tf.random.set_seed`, if any) see
+            the same orders.
         seed: Of the orders.
         bucket: Each batch is cut on the S axis to its longest row by
             `padding_mask`, rounded up to a multiple of this.
@@ -76,7 +80,13 @@ def batches(
     rows = len(carrier.token_ids)
     indices = tf.data.Dataset.range(rows)
     if shuffle:
-        indices = indices.shuffle(rows, seed=seed)
+        shuffled = indices.shuffle(rows, seed=seed)
+        lengths = _lengths(carrier)
+        grouped = _by_length(shuffled, lengths, batch_size, seed)
+        count = -(-rows // batch_size)
+        batched = grouped.apply(tf.data.experimental.assert_cardinality(count))
+    else:
+        batched = indices.batch(batch_size)
 
     def take(index: Tensor) -> Carrier:
         taken = [tf.gather(array, index) for array in arrays]
@@ -87,8 +97,27 @@ def batches(
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
     )
-    dataset = indices.batch(batch_size).map(take)
+    dataset = batched.map(take)
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _by_length(
+    indices: tf.data.Dataset, lengths: Tensor, batch_size: int, seed: int
+) -> tf.data.Dataset:
+    """Sorts runs of rows by length, and cuts them into batches in any order."""
+
+    def ordered(index: Tensor) -> Tensor:
+        return tf.gather(index, tf.argsort(tf.gather(lengths, index)))
+
+    runs = indices.batch(RUN * batch_size).map(ordered)
+    return runs.unbatch().batch(batch_size).shuffle(RUN, seed=seed)
+
+
+def _lengths(carrier: Carrier) -> Tensor:
+    """Returns the longest row of each record, int32 [B]."""
+    mask = tf.convert_to_tensor(carrier.padding_mask)
+    lengths = tf.reduce_sum(mask, axis=-1)
+    return tf.reduce_max(tf.reshape(lengths, [len(mask), -1]), axis=-1)
 
 
 def _trimmed(batch: Carrier, bucket: int) -> Carrier:
