@@ -37,14 +37,16 @@ class Settings(cli.RunSettings):
     """module:function that measures; never shown to PPO unless --reward."""
     sft_epochs: int = 7
     reward_epochs: int = 1
-    ppo_iterations: int = 45
+    ppo_iterations: int = 36
     """Rollouts of batch_size episodes."""
     batch_size: int = 64
     max_new_tokens: int = 40
     temperature: float = 0.7
     """Of every sample."""
     learning_rate: float = 1.5e-4
-    """Of PPO."""
+    """Of the policy in PPO."""
+    value_learning_rate: float = 1e-3
+    """Of the value model, which has to keep up."""
     kl_weight: float = 0.05
     """Weight of the KL penalty, the first one if it adapts."""
     kl_target: float | None = None
@@ -215,6 +217,9 @@ def optimise(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
             if settings.kl_target
             else tfrlhf.FixedKL(settings.kl_weight)
         ),
+        value_optimizer=keras.optimizers.Adam(
+            settings.value_learning_rate, epsilon=1e-5
+        ),
         minibatches=2,
     )
     # One pass over as many prompts as the iterations take.
@@ -371,8 +376,7 @@ def reward_and_value(run: cli.Run, settings: Settings, policy: Any) -> Any:
 
     if settings.reward != "model":
         function = cli.load_function("--reward", settings.reward)
-        # One trunk for policy and value takes half the time.
-        return function, tfrlhf.ValueModel.from_policy(policy, share_trunk=True)
+        return function, tfrlhf.ValueModel.from_policy(policy)
     reward = tfrlhf.RewardModel.from_preset(run.models / "reward")
     return reward, tfrlhf.ValueModel.from_reward(reward)
 

@@ -37,7 +37,7 @@ Carrier = TypeVar(
 )
 
 # Batches of a run within which rows are sorted by length.
-RUN = 16
+RUN = 4
 
 
 def batches(
