@@ -83,8 +83,10 @@ class TensorBoard(keras.callbacks.Callback):
         if last is None:
             return
         scores = last.rollout.scores
-        tf.summary.histogram("objective/scores", scores)
-        tf.summary.histogram("policy/ratio", ppo.response_ratios(last.rollout))
+        tf.summary.histogram("histograms/scores", scores)
+        tf.summary.histogram(
+            "histograms/ratio", ppo.response_ratios(last.rollout)
+        )
         rows = zip(
             last.prompts[:ROWS],
             last.responses[:ROWS],
