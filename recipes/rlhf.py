@@ -131,6 +131,8 @@ def fine_tune(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
         if settings.model
         else small_gpt2(settings, data)
     )
+    if settings.model:
+        check_data(policy, settings, data)
     result = {"parameters": policy.count_params()}
     if data.examples:
         # A model from scratch has to learn the language of the prompts, too.
@@ -346,6 +348,21 @@ def load_data(settings: Settings) -> Data:
         prompts[held_out:],
         prompts[:held_out],
     )
+
+
+def check_data(policy: Any, settings: Settings, data: Data) -> None:
+    """Finds a record that would stop a later stage, before the first one."""
+    from tfrlhf import data as records
+
+    tokenizer, context = policy.need_tokenizer(), policy.context_length
+    prompts = data.prompts + data.held_out_prompts
+    room = context - settings.max_new_tokens
+    records.check_prompts(prompts, tokenizer, room)
+    pairs = data.preferences + data.held_out_preferences
+    if pairs:
+        records.preferences(pairs, tokenizer, context)
+    if data.examples:
+        records.examples(data.examples, tokenizer, context)
 
 
 def small_gpt2(settings: Settings, data: Data) -> Any:

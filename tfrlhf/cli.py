@@ -272,6 +272,8 @@ def peak_memory_mb() -> float:
 
 def _is_ours(error: BaseException) -> bool:
     """Tells whether an error was raised by this project's own code."""
+    if isinstance(error, UserError):
+        return True
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -22,7 +22,7 @@ def test_compound_scores():
     scores = vader([""] * 6, responses, source=["a"] * 6)
     assert [type(score) for score in scores] == [float] * 6
     assert scores == pytest.approx(
-        [0.8316, 0.8439, -0.7424, 0.5859, -0.7351, 0.0]
+        [0.8316, 0.8439, -0.7424, 0.5859, -0.7506, 0.0]
     )
 
 

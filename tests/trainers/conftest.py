@@ -1,5 +1,6 @@
 import keras
 import pytest
+import tensorflow as tf
 
 import tfrlhf
 from tests import small
@@ -49,6 +50,14 @@ def ppo(shared_ppo):
     for variable, value in zip(every_variable(ppo), at_first, strict=True):
         variable.assign(value)
     return ppo
+
+
+@pytest.fixture
+def eagerly():
+    """Runs the phases without tracing them, where one iteration will do."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 def every_variable(ppo):

@@ -47,14 +47,6 @@ def assert_all_equal(received, expected):
         np.testing.assert_array_equal(now, wanted)
 
 
-@pytest.fixture
-def eagerly():
-    """Runs the phases without tracing them, where one iteration will do."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 @pytest.fixture(scope="module")
 def learned():
     """A run that learns, on prompts that do not fill the last batch."""
@@ -118,7 +110,7 @@ def test_a_short_batch_is_not_told_by_its_padding(ppo):
 @pytest.mark.parametrize(
     ("make_policy", "jit"),
     [
-        (lambda: small.gpt2_policy(dropout=0.5, sharpness=8.0), False),
+        (lambda: small.gpt2_policy(dropout=0.5, sharpness=8.0), "auto"),
         (lambda: small.llama_policy(sharpness=8.0), True),
     ],
     ids=["dropout", "jit"],

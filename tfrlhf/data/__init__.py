@@ -8,6 +8,7 @@ from tfrlhf.data.examples import examples
 from tfrlhf.data.examples import sequences
 from tfrlhf.data.preferences import preferences
 from tfrlhf.data.prompts import TextTokenizer
+from tfrlhf.data.prompts import check_prompts
 from tfrlhf.data.prompts import encode_prompts
 from tfrlhf.data.ratings import ratings
 from tfrlhf.data.records import DataError
@@ -20,6 +21,7 @@ __all__ = [
     "Record",
     "TextTokenizer",
     "batches",
+    "check_prompts",
     "encode_prompts",
     "examples",
     "preferences",

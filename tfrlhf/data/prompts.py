@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfrlhf.data.records import DataError
+from tfrlhf.data.records import Record
 from tfrlhf.data.records import check_text
+from tfrlhf.data.records import numbered_records
+from tfrlhf.data.records import text_field
 from tfrlhf.types import Prompts
 
 Ids: TypeAlias = list[int]
@@ -98,6 +101,31 @@ def encode_prompts(
         raise DataError("`texts` is empty: give at least one prompt.")
     padded = padded_rows(rows, tokenizer.pad_id, max_length, bucket)
     return Prompts(padded.token_ids, padded.padding_mask)
+
+
+def check_prompts(
+    records: Iterable[Record], tokenizer: TextTokenizer, max_length: int
+) -> None:
+    """Refuses prompts that would stop a training later on.
+
+    Args:
+        records: Records with a `prompt`, as `read_jsonl` gives them.
+        tokenizer: Gives the ids.
+        max_length: The most tokens a prompt may have.
+
+    Raises:
+        DataError: The first prompt that is blank or too long, by file and
+            line.
+    """
+    for where, record in numbered_records(records):
+        ids = tokenizer.encode(text_field(where, record, "prompt"))
+        _check_prompt_ids(where, ids)
+        if len(ids) > max_length:
+            raise DataError(
+                f"{where}: `prompt` is {len(ids)} tokens long, but the model's "
+                f"context leaves {max_length}: shorten it, or allow shorter "
+                "responses."
+            )
 
 
 def end_of_sequence(tokenizer: TextTokenizer, max_length: int) -> int:
