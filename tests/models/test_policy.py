@@ -240,9 +240,7 @@ def test_the_argument_wins_over_the_sampler(speaker):
 def test_prompts_leave_room_for_the_response(speaker):
     prompts = speaker.encode_prompts(["a", "the trees"], 8)
     assert prompts.token_ids.shape == (2, 32)
-    for text, ids, mask in zip(
-        ["a", "the trees"], *prompts, strict=True
-    ):
+    for text, ids, mask in zip(["a", "the trees"], *prompts, strict=True):
         assert ids[mask == 1].tolist() == speaker.tokenizer.encode(text)
 
 

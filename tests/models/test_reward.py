@@ -310,7 +310,9 @@ def test_from_policy_shares_no_variable():
     model = RewardModel.from_policy(policy)
     assert model.tokenizer is policy.tokenizer
     assert model.context_length == small.CONTEXT
-    for ours, theirs in zip(model.backbone.weights, policy.weights, strict=True):
+    for ours, theirs in zip(
+        model.backbone.weights, policy.weights, strict=True
+    ):
         assert ours is not theirs
         np.testing.assert_array_equal(ours, theirs)
     before = small.weights(policy)

@@ -40,7 +40,9 @@ def drawn_tokens(logits, steps=4000, **settings):
     """Every token of one row that evenly spaced draws reach."""
     draws = np.append(np.arange(steps) / steps, LARGEST_DRAW)
     rows = np.tile(logits, [len(draws), 1])
-    token_ids, _ = sample_tokens(rows, tf.constant(draws, "float32"), **settings)
+    token_ids, _ = sample_tokens(
+        rows, tf.constant(draws, "float32"), **settings
+    )
     return set(token_ids.numpy().tolist())
 
 
@@ -131,7 +133,8 @@ def test_no_draw_leaves_top_k(top_k):
     allowed = [kept_tokens(row, top_k, 0.5) for row in logits[:8]]
     for draw in (0.0, LARGEST_DRAW):
         token_ids, _ = run(
-            tf.constant(logits, tf.float32), tf.fill([64], tf.cast(draw, "float32"))
+            tf.constant(logits, tf.float32),
+            tf.fill([64], tf.cast(draw, "float32")),
         )
         for kept, token_id in zip(allowed, token_ids.numpy(), strict=False):
             assert token_id in kept

@@ -11,7 +11,13 @@ import tensorflow as tf
 from tfrlhf.models import TrainableModel
 from tfrlhf.models.trainable import BatchLosses
 
-RAGGED = [[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [2, 1, 1, 0.5]]
+RAGGED = [
+    [1, 1, 1, 1],
+    [1, 0, 0, 0],
+    [1, 1, 0, 0],
+    [0, 0, 0, 0],
+    [2, 1, 1, 0.5],
+]
 
 
 class Points(NamedTuple):
@@ -120,7 +126,9 @@ def test_a_step_divides_by_the_weight_of_the_batch(micro_batches):
     assert history["gradient_norm"][0] == pytest.approx(norm, abs=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{"jit_compile": True}, {"run_eagerly": True}])
+@pytest.mark.parametrize(
+    "settings", [{"jit_compile": True}, {"run_eagerly": True}]
+)
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_compiled_and_eager_are_the_same(settings, micro_batches):
     model = line(0.1, micro_batches=micro_batches, **settings)
@@ -239,13 +247,30 @@ def test_optimizer_settings_that_lie_are_refused(setting):
         Line().compile(keras.optimizers.SGD(0.1, **setting))
 
 
+def test_a_scaled_loss_is_refused():
+    # It would divide the gradients by a scale that the loss never had.
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match="LossScaleOptimizer"):
+        Line().compile(scaled)
+
+
+def test_keras_does_not_wrap_the_optimizer():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = line(0.1)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert type(model.optimizer) is keras.optimizers.SGD
+
+
 @pytest.mark.parametrize("micro_batches", [0, -1])
 def test_micro_batches_are_at_least_1(micro_batches):
     with pytest.raises(ValueError, match=f"micro_batches={micro_batches}"):
         Line().compile("sgd", micro_batches=micro_batches)
 
 
-@pytest.mark.parametrize("clip_norm", [0, -1.0])
+@pytest.mark.parametrize("clip_norm", [0, -1.0, float("nan")])
 def test_a_clipping_norm_is_positive(clip_norm):
     with pytest.raises(ValueError, match=f"clip_norm={clip_norm}"):
         Line().compile("sgd", clip_norm=clip_norm)

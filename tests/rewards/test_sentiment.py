@@ -4,9 +4,7 @@ import pytest
 
 from tfrlhf.rewards import vader
 
-pytest.importorskip(
-    "vaderSentiment", reason="vaderSentiment is not installed"
-)
+pytest.importorskip("vaderSentiment", reason="vaderSentiment is not installed")
 
 
 def test_compound_scores():
