@@ -13,8 +13,6 @@ import pathlib
 from typing import Any
 from typing import NamedTuple
 
-import rich.table
-
 from tfrlhf import cli
 from tfrlhf.cli import console
 
@@ -117,7 +115,7 @@ def main(settings: Settings) -> None:
         "exports": exports,
     }
     run.write_summary(summary)
-    show(summary, samples, run)
+    cli.print_comparison(summary, samples, run)
 
 
 def fine_tune(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
@@ -243,53 +241,22 @@ def optimise(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
 
 def evaluate(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
     """Compares samples of the policy before and after PPO."""
-    import numpy as np
-
     import tfrlhf
-    from tfrlhf import evaluation
 
     before = tfrlhf.Policy.from_preset(run.models / "sft")
     after = tfrlhf.Policy.from_preset(run.models / "policy")
-    reward, _ = reward_and_value(run, settings, after)
-    score = (
-        reward.as_function()
-        if isinstance(reward, tfrlhf.RewardModel)
-        else reward
+    score, _ = reward_and_value(run, settings, after)
+    if isinstance(score, tfrlhf.RewardModel):
+        score = score.as_function()
+    return tfrlhf.evaluation.compare(
+        before,
+        after,
+        texts(data.held_out_prompts),
+        sampler(settings),
+        score,
+        gold_function(settings) or score,
+        settings.seed,
     )
-    gold = gold_function(settings) or score
-    prompts = texts(data.held_out_prompts)
-    result: dict[str, Any] = {"prompts": len(prompts)}
-    responses, golds = {}, {}
-    for name, policy in (("before", before), ("after", after)):
-        ids = policy.encode_prompts(prompts, settings.max_new_tokens)
-        completions = policy.generate(
-            ids, sampler=sampler(settings), seed=settings.seed
-        )
-        responses[name] = policy.decode_responses(completions)
-        golds[name] = gold(prompts, responses[name])
-        length = np.asarray(completions.response_mask).sum(axis=1)
-        result |= {
-            f"reward_{name}": float(np.mean(score(prompts, responses[name]))),
-            f"gold_{name}": float(np.mean(golds[name])),
-            f"length_{name}": float(length.mean()),
-            f"distinct2_{name}": evaluation.distinct_n(responses[name]),
-            f"self_similarity_{name}": evaluation.self_similarity(
-                responses[name]
-            ),
-        }
-    kl = evaluation.sequence_kl(
-        after, before, completions, settings.temperature
-    )
-    won = evaluation.win_rate(golds["after"], golds["before"])
-    return result | {
-        "win_rate": won.value,
-        "win_rate_stderr": won.stderr,
-        "kl": float(kl.mean()),
-        "samples": [
-            [prompts[i], responses["before"][i], responses["after"][i]]
-            for i in (0, len(prompts) // 2)
-        ],
-    }
 
 
 def export(run: cli.Run, settings: Settings, data: Data) -> dict[str, str]:
@@ -461,42 +428,6 @@ def shrunk(settings: Settings) -> Settings:
     """Returns settings for a run of about a minute."""
     return dataclasses.replace(
         settings, sft_epochs=2, reward_epochs=1, ppo_iterations=3, batch_size=16
-    )
-
-
-def show(summary: dict[str, Any], samples: list[Any], run: cli.Run) -> None:
-    """Prints the table at the end."""
-    table = rich.table.Table(title=f"{summary['prompts']} held-out prompts")
-    for column in ("", "before PPO", "after PPO"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, title in (
-        ("reward", "reward"),
-        ("gold", "gold reward"),
-        ("length", "length in tokens"),
-        ("distinct2", "distinct-2"),
-        ("self_similarity", "self-similarity"),
-    ):
-        table.add_row(
-            title,
-            f"{summary[f'{name}_before']:.3f}",
-            f"{summary[f'{name}_after']:.3f}",
-        )
-    table.add_row("KL to the SFT model, nats", "0", f"{summary['kl']:.2f}")
-    table.add_row(
-        "win rate against SFT",
-        "",
-        f"{summary['win_rate']:.3f} ± {summary['win_rate_stderr']:.3f}",
-    )
-    console.print(table)
-    for prompt, before, after in samples:
-        console.print(f"[bold]{prompt}[/]", markup=True)
-        console.print(f"  before: {before.strip()}", markup=False)
-        console.print(f"  after:  {after.strip()}", markup=False)
-    minutes = sum(summary["seconds"].values()) / 60
-    console.print(
-        f"{minutes:.1f} minutes, {summary['peak_memory_mb']:.0f} MB. "
-        f"TensorBoard: tensorboard --logdir {run.logs}. "
-        f"SavedModels: {run.exports}."
     )
 
 

@@ -19,6 +19,7 @@ from typing import Annotated
 from typing import Any
 
 import rich.console
+import rich.table
 import tyro
 
 console = rich.console.Console(highlight=False)
@@ -262,6 +263,46 @@ def load_function(option: str, spec: str) -> Callable[..., Any]:
             f"{function_name!r}."
         )
     return function
+
+
+def print_comparison(
+    summary: dict[str, Any], samples: list[list[str]], run: Run
+) -> None:
+    """Prints what `evaluation.compare` measured, and where everything is.
+
+    Args:
+        summary: what it returned, with `seconds` and `peak_memory_mb`.
+        samples: [prompt, before, after] each.
+        run: the run.
+    """
+    table = rich.table.Table(title=f"{summary['prompts']} held-out prompts")
+    table.add_column("")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    for name, title in (
+        ("reward", "reward"),
+        ("gold", "gold reward"),
+        ("length", "length in tokens"),
+        ("distinct2", "distinct-2"),
+        ("self_similarity", "self-similarity"),
+    ):
+        before, after = summary[f"{name}_before"], summary[f"{name}_after"]
+        table.add_row(title, f"{before:.3f}", f"{after:.3f}")
+    table.add_row("KL to the model before, nats", "", f"{summary['kl']:.2f}")
+    won, error = summary["win_rate"], summary["win_rate_stderr"]
+    table.add_row("win rate by gold reward", "", f"{won:.3f} ± {error:.3f}")
+    console.print(table)
+    for prompt, before, after in samples:
+        console.print(prompt, markup=False, style="bold")
+        console.print(f"  before: {before.strip()}", markup=False)
+        console.print(f"  after:  {after.strip()}", markup=False)
+    minutes = sum(summary["seconds"].values()) / 60
+    console.print(
+        f"{minutes:.1f} minutes, {summary['peak_memory_mb']:.0f} MB. "
+        f"TensorBoard: tensorboard --logdir {run.logs}. "
+        f"SavedModels: {run.exports}.",
+        soft_wrap=True,
+    )
 
 
 def peak_memory_mb() -> float:

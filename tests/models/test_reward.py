@@ -251,9 +251,9 @@ def test_rankings_are_learned():
 def test_ratings_are_learned():
     words = [" old", " large", " park", " fine", " trees"]
     records = [
-        {"prompt": f"The {n}", "response": word, "rating": rating}
+        {"prompt": f"The {n}", "response": word, "rating": rating, "weight": w}
         for rating, word in enumerate(words, start=1)
-        for n in range(3)
+        for n, w in enumerate([0.5, 1.0, rating])
     ]
     model = small.reward_model(sharpness=3.0)
     model.compile(adam(), loss=losses.ScoreRegression())
@@ -264,8 +264,10 @@ def test_ratings_are_learned():
         )
         - [r["rating"] for r in records]
     )
-    assert before["error"] == pytest.approx(error.mean(), abs=1e-5)
-    assert before["loss"] == pytest.approx((error**2).mean(), rel=1e-5)
+    weights = [r["weight"] for r in records]
+    for name, values in (("error", error), ("loss", error**2)):
+        expected = np.average(values, weights=weights)
+        assert before[name] == pytest.approx(expected, rel=1e-5)
     history = model.fit(records, batch_size=15, epochs=40, verbose=0).history
     assert set(history) >= {"loss", "error", "gradient_norm"}
     scores = model.score(["The 9"] * 5, words)

@@ -2,6 +2,7 @@
 
 from tfrlhf.evaluation.baselines import bag_of_words_accuracy
 from tfrlhf.evaluation.baselines import longer_accuracy
+from tfrlhf.evaluation.comparison import compare
 from tfrlhf.evaluation.diversity import distinct_n
 from tfrlhf.evaluation.diversity import self_similarity
 from tfrlhf.evaluation.likelihood import sequence_kl
@@ -13,6 +14,7 @@ __all__ = [
     "Estimate",
     "accuracy",
     "bag_of_words_accuracy",
+    "compare",
     "distinct_n",
     "longer_accuracy",
     "self_similarity",

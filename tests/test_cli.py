@@ -1,0 +1,287 @@
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from tests.conftest import ROOT
+from tfrlhf import cli
+from tfrlhf import rewards
+
+
+@dataclasses.dataclass
+class Settings(cli.RunSettings):
+    """Settings of a recipe that does nothing."""
+
+    rate: float = 0.1
+    data: pathlib.Path | None = None
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "run"
+
+
+def start(directory, **settings):
+    return cli.Run("recipe", Settings(output=directory, **settings))
+
+
+def refused(directory, **settings):
+    """The message with which a start is refused; nothing changes."""
+    files = sorted(directory.rglob("*")) if directory.is_dir() else None
+    with pytest.raises(cli.UserError) as caught:
+        start(directory, **settings)
+    message = str(caught.value)
+    assert "\n" not in message and str(directory) in message
+    if files is not None:
+        assert sorted(directory.rglob("*")) == files
+    return message
+
+
+def test_a_new_directory(directory):
+    run = start(directory, data=pathlib.Path("a.jsonl"))
+    assert run.models == directory / "models"
+    config = json.loads((directory / "config.json").read_text())
+    assert config["recipe"] == "recipe"
+    assert (config["rate"], config["data"]) == (0.1, "a.jsonl")
+
+
+def test_an_empty_directory_will_do(directory):
+    directory.mkdir()
+    start(directory)
+
+
+def test_without_output_the_run_lies_in_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.Run("recipe", Settings()).directory == pathlib.Path(
+        "runs/recipe"
+    )
+
+
+def test_foreign_files_are_left_alone(directory):
+    directory.mkdir()
+    (directory / "thesis.txt").write_text("years of work")
+    assert "holds files that are no run" in refused(directory)
+    assert "deletes only runs" in refused(directory, overwrite=True)
+
+
+def test_the_config_of_a_model_does_not_make_a_run(directory):
+    directory.mkdir()
+    (directory / "config.json").write_text('{"model_type": "llama"}')
+    (directory / "model.safetensors").write_text("weights")
+    assert "no run" in refused(directory)
+    assert "deletes only runs" in refused(directory, overwrite=True)
+
+
+def test_a_file_is_no_directory(directory):
+    directory.write_text("")
+    assert "is a file" in refused(directory)
+    assert "is a file" in refused(directory, overwrite=True)
+
+
+def test_other_settings_are_refused_by_name(directory):
+    start(directory)
+    message = refused(directory, rate=0.2)
+    assert "rate=0.1" in message and "rate=0.2" in message
+    assert "--overwrite" in message
+
+
+def test_another_recipe_is_refused(directory):
+    start(directory)
+    with pytest.raises(cli.UserError, match="recipe='recipe'.*'other'"):
+        cli.Run("other", Settings(output=directory))
+
+
+def test_a_moved_run_is_the_same_run(directory):
+    start(directory).stage("one", "One", lambda: {"x": 1})
+    moved = directory.with_name("moved")
+    directory.rename(moved)
+    assert "one" in start(moved).stages
+
+
+def test_overwrite_starts_anew(directory):
+    start(directory).stage("one", "One", lambda: {"x": 1})
+    (directory / "models" / "m").mkdir()
+    run = start(directory, rate=0.2, overwrite=True)
+    assert run.stages == {}
+    assert not list(run.models.iterdir())
+    # And the run is found again without the option.
+    start(directory, rate=0.2)
+
+
+def test_overwrite_of_nothing(directory):
+    start(directory, overwrite=True)
+
+
+def test_finished_stages_are_not_repeated(directory, capsys):
+    done = []
+
+    def work(name):
+        def stage():
+            done.append(name)
+            return {"name": name, "numbers": [1, 2.5], "more": None}
+
+        return stage
+
+    first = start(directory)
+    result = first.stage("one", "Stage one", work("one"))
+    second = start(directory)
+    assert second.stage("one", "Stage one", work("one")) == result
+    second.stage("two", "Stage two", work("two"))
+    assert done == ["one", "two"]
+    assert "✓ Stage one (done before" in capsys.readouterr().out
+    third = start(directory)
+    assert set(third.seconds) == {"one", "two"}
+    assert third.seconds["one"] == first.seconds["one"]
+
+
+def test_a_stage_without_a_result(directory):
+    assert start(directory).stage("one", "One", lambda: None) == {}
+    assert start(directory).stage("one", "One", lambda: {"x": 1}) == {}
+
+
+def test_what_a_caller_does_to_a_result_is_not_kept(directory):
+    run = start(directory)
+    run.stage("one", "One", lambda: {"samples": [1]}).pop("samples")
+    run.stage("two", "Two", lambda: None)
+    assert start(directory).stages["one"]["result"] == {"samples": [1]}
+
+
+def test_an_interrupted_stage_is_repeated(directory):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    run = start(directory)
+    run.stage("one", "One", lambda: {"x": 1})
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("two", "Two", interrupted)
+    again = start(directory)
+    assert set(again.stages) == {"one"}
+    assert again.stage("two", "Two", lambda: {"y": 2}) == {"y": 2}
+
+
+def test_the_summary(directory):
+    start(directory).write_summary({"win_rate": 0.5, "text": "好"})
+    text = (directory / "summary.json").read_text("utf-8")
+    assert json.loads(text) == {"win_rate": 0.5, "text": "好"}
+    assert not list(directory.glob("*.partial"))
+
+
+def test_writing_gives_the_name_when_all_is_written(tmp_path):
+    final = tmp_path / "models" / "policy"
+    with cli.writing(final) as partial:
+        (partial / "weights").write_text("new")
+        assert not final.exists()
+    assert [p.name for p in final.iterdir()] == ["weights"]
+    assert not partial.exists()
+
+
+def test_writing_that_fails_leaves_nothing(tmp_path):
+    final = tmp_path / "policy"
+    with pytest.raises(RuntimeError), cli.writing(final) as partial:
+        (partial / "weights").write_text("half")
+        raise RuntimeError("disk full")
+    assert not list(tmp_path.iterdir())
+
+
+def test_writing_replaces_what_an_unfinished_start_left(tmp_path):
+    final = tmp_path / "policy"
+    for name in ("policy", "policy.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "old").write_text("")
+    with cli.writing(final) as partial:
+        (partial / "new").write_text("")
+    assert [p.name for p in final.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["policy"]
+
+
+def test_functions_are_found(tmp_path, monkeypatch):
+    assert cli.load_function("--reward", "tfrlhf.rewards:courtesy") is (
+        rewards.courtesy
+    )
+    (tmp_path / "my_own_reward.py").write_text("def score(p, r): return [7]")
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    assert cli.load_function("--reward", "my_own_reward:score")([], []) == [7]
+    assert sys.path == path
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("model", "must be `module:function`"),
+        ("tfrlhf.rewards:", "must be `module:function`"),
+        (":courtesy", "must be `module:function`"),
+        ("no_such_module:f", "'no_such_module' cannot be imported"),
+        ("tfrlhf.no_such:f", "'tfrlhf.no_such' cannot be imported"),
+        ("tfrlhf.rewards:no_such", "has no function 'no_such'"),
+        ("tfrlhf:__version__", "has no function '__version__'"),
+    ],
+)
+def test_functions_that_are_not_there(spec, message):
+    with pytest.raises(cli.UserError, match=message) as caught:
+        cli.load_function("--reward", spec)
+    assert "--reward" in str(caught.value)
+
+
+def test_no_strategy():
+    assert cli.make_strategy("none") is tf.distribute.get_strategy()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "gpu", "none:2", "mirrored:", "mirrored:two", "mirrored:0"]
+)
+def test_strategies_that_are_not_there(name):
+    with pytest.raises(cli.UserError, match="none, mirrored or mirrored:N"):
+        cli.make_strategy(name)
+
+
+def test_memory_is_in_megabytes():
+    assert 100 < cli.peak_memory_mb() < 100_000
+
+
+def run_main(monkeypatch, error):
+    """Runs `cli.main` on a recipe that raises."""
+
+    def recipe(settings):
+        """Does nothing."""
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["recipe"])
+    cli.main(recipe, Settings)
+
+
+def test_errors_of_use_are_one_line(monkeypatch, capsys):
+    message = "--model needs --prompts, not [/INST] or [red]."
+    with pytest.raises(SystemExit) as caught:
+        run_main(monkeypatch, cli.UserError(message))
+    assert caught.value.code == 2
+    assert capsys.readouterr().out == f"Error: {message}\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("deep"), KeyError("x")])
+def test_errors_of_the_program_keep_their_trace(monkeypatch, error):
+    with pytest.raises(type(error)):
+        run_main(monkeypatch, error)
+
+
+@pytest.mark.parametrize("recipe", ["rlhf", "reward_model", "label_pairs"])
+def test_help_is_quick(recipe):
+    answer = subprocess.run(
+        [sys.executable, "-X", "importtime", f"recipes/{recipe}.py", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--output" in answer.stdout
+    assert "--overwrite" in answer.stdout
+    imported = {
+        line.rsplit("|", 1)[-1].strip().split(".")[0]
+        for line in answer.stderr.splitlines()
+    }
+    assert "tfrlhf" in imported
+    assert not imported & {"tensorflow", "keras", "keras_hub", "numpy"}

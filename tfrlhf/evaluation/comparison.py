@@ -1,0 +1,73 @@
+"""One table for a policy before and after training."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfrlhf.evaluation.diversity import distinct_n
+from tfrlhf.evaluation.diversity import self_similarity
+from tfrlhf.evaluation.likelihood import sequence_kl
+from tfrlhf.evaluation.win_rate import win_rate
+from tfrlhf.models import Policy
+from tfrlhf.models import Sampler
+
+Score = Callable[[list[str], list[str]], Sequence[float]]
+
+
+def compare(
+    before: Policy,
+    after: Policy,
+    prompts: list[str],
+    sampler: Sampler,
+    score: Score,
+    gold: Score,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Samples one response a prompt from both policies and measures.
+
+    Args:
+        before: the policy training started from.
+        after: the trained policy.
+        prompts: strings that neither has been trained on.
+        sampler: how responses are drawn.
+        score: what was optimised, `(prompts, responses) -> scores`.
+        gold: what should have been, likewise.
+        seed: int.
+
+    Returns:
+        `reward_`, `gold_`, `length_` (tokens), `distinct2_` and
+        `self_similarity_` `before` and `after`; `win_rate` by gold and
+        `win_rate_stderr`; `kl` of `after` to `before` in nats; `prompts`,
+        their number; and two `samples` [prompt, before, after].
+    """
+    result: dict[str, Any] = {"prompts": len(prompts)}
+    responses: dict[str, list[str]] = {}
+    golds: dict[str, Sequence[float]] = {}
+    limit = int(sampler.max_new_tokens or 0)
+    for name, policy in (("before", before), ("after", after)):
+        ids = policy.encode_prompts(prompts, limit)
+        completions: Any = policy.generate(ids, sampler=sampler, seed=seed)
+        texts = policy.decode_responses(completions)
+        responses[name] = texts
+        golds[name] = gold(prompts, texts)
+        length = np.asarray(completions.response_mask).sum(axis=1)
+        result |= {
+            f"reward_{name}": float(np.mean(score(prompts, texts))),
+            f"gold_{name}": float(np.mean(golds[name])),
+            f"length_{name}": float(length.mean()),
+            f"distinct2_{name}": distinct_n(texts),
+            f"self_similarity_{name}": self_similarity(texts),
+        }
+    kl = sequence_kl(after, before, completions, sampler.temperature)
+    won = win_rate(golds["after"], golds["before"])
+    return result | {
+        "win_rate": won.value,
+        "win_rate_stderr": won.stderr,
+        "kl": float(kl.mean()),
+        "samples": [
+            [prompts[i], responses["before"][i], responses["after"][i]]
+            for i in (0, len(prompts) // 2)
+        ],
+    }
