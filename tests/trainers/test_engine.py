@@ -185,7 +185,6 @@ def test_a_rollout_that_fills_the_context_is_scored(eagerly):
     length = len(small.tokenizer().encode(prompt))
     assert 48 < length <= small.CONTEXT - 6
     completions = ppo.rollout([prompt], seed=0)
-    assert completions.token_ids.shape[1] == small.CONTEXT
     responses = ppo.policy.decode_responses(completions)
     scores = ppo.score([{"prompt": prompt}], responses, completions)
     assert np.isfinite(scores).all()

@@ -391,7 +391,7 @@ def test_fit_before_compile():
     ("prompts", "message"),
     [
         ([*PROMPTS, ""], "Prompt 8 is empty"),
-        ([*PROMPTS, "trees " * 60], "prompt 8: .* tokens long"),
+        ([*PROMPTS, "trees " * 60], "(prompt|record) 8: .* tokens long"),
     ],
 )
 def test_bad_prompts_are_named_before_anything_is_trained(
