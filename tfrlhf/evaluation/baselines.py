@@ -66,7 +66,7 @@ def bag_of_words_accuracy(
 
 
 def _differences(pairs: Sequence[Pair], index: dict[str, int]) -> np.ndarray:
-    rows = np.zeros((len(pairs), len(index)), np.float32)
+    rows = np.zeros((len(pairs), len(index)))
     for row, pair in zip(rows, pairs, strict=True):
         for key, sign in (("chosen", 1.0), ("rejected", -1.0)):
             for word, count in Counter(words(pair[key])).items():

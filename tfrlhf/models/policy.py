@@ -228,11 +228,18 @@ class Policy(keras.Model):
                 prompt, or a prompt too long for the model's context.
         """
         sampler = sampler or Sampler()
-        limit = max_new_tokens or sampler.max_new_tokens
+        limit = max_new_tokens
+        if limit is None:
+            limit = sampler.max_new_tokens
         if limit is None:
             raise ValueError(
                 "`generate` needs the longest response: give `max_new_tokens` "
                 "or a sampler that has it."
+            )
+        if limit < 1:
+            raise ValueError(
+                "`max_new_tokens` must be at least 1. Received: "
+                f"max_new_tokens={limit}"
             )
         if seed is None:
             seed = int(np.random.default_rng().integers(2**31))

@@ -146,10 +146,13 @@ def _sample(
     # Unnormalised: the draw is scaled by the total instead.
     weights = tf.exp(kept - tf.reduce_max(kept, axis=-1, keepdims=True))
     cumulative = tf.cumsum(weights, axis=-1)
-    total = cumulative[:, -1:]
-    # The second condition keeps rounding from passing the last kept token.
-    before = (cumulative <= draws[:, None] * total) & (cumulative < total)
-    token_ids = tf.reduce_sum(tf.cast(before, tf.int32), axis=-1)
+    # The last possible token that begins at or below the draw. A token is
+    # asked for its own weight too, because XLA's cumulative sum of a large
+    # vocabulary may fall by a rounding error.
+    begins = cumulative - weights
+    reached = (weights > 0.0) & (begins <= draws[:, None] * cumulative[:, -1:])
+    rank = tf.range(tf.shape(logits)[-1])[None, :]
+    token_ids = tf.reduce_max(tf.where(reached, rank, 0), axis=-1)
     return token_ids, ops.token_log_probs(logits, token_ids, temperature)
 
 

@@ -74,14 +74,17 @@ class TrainableModel(keras.Model):
                 "`micro_batches` must be at least 1. Received: "
                 f"micro_batches={micro_batches}"
             )
-        if clip_norm is not None and clip_norm <= 0:
+        if clip_norm is not None and not clip_norm > 0:
             raise ValueError(
                 "`clip_norm` must be positive or None. Received: "
                 f"clip_norm={clip_norm}"
             )
         # Keras' own loss and jit paths do not fit a replica-independent step.
         super().compile(
-            optimizer=optimizer, jit_compile=False, run_eagerly=run_eagerly
+            optimizer=optimizer,
+            jit_compile=False,
+            run_eagerly=run_eagerly,
+            auto_scale_loss=False,
         )
         self.objective = self.default_loss() if loss is None else loss
         self.micro_batches = micro_batches
@@ -303,6 +306,11 @@ def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
         "use_ema": "no averaging",
         "gradient_accumulation_steps": "`compile(micro_batches=...)`",
     }
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "A `LossScaleOptimizer` would divide the gradients by a scale that "
+            "the loss never had: give its inner optimizer instead."
+        )
     config = optimizer.get_config()
     for name, advice in instead.items():
         if config.get(name):

@@ -24,7 +24,7 @@ def vader(
 
     Example:
         >>> vader(["", ""], ["A lovely day.", "A sad, ugly day."])
-        [0.5859, -0.7351]
+        [0.5859, -0.7506]
     """
     # An extra: imported where it is needed.
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
