@@ -29,6 +29,13 @@ def start(directory, **settings):
     return cli.Run("recipe", Settings(output=directory, **settings))
 
 
+def begin(directory, **settings):
+    """A run whose first stage is done."""
+    run = start(directory, **settings)
+    run.stage("first", "First", lambda: {"x": 1})
+    return run
+
+
 def refused(directory, **settings):
     """The message with which a start is refused; nothing changes."""
     files = sorted(directory.rglob("*")) if directory.is_dir() else None
@@ -42,7 +49,7 @@ def refused(directory, **settings):
 
 
 def test_a_new_directory(directory):
-    run = start(directory, data=pathlib.Path("a.jsonl"))
+    run = begin(directory, data=pathlib.Path("a.jsonl"))
     assert run.models == directory / "models"
     config = json.loads((directory / "config.json").read_text())
     assert config["recipe"] == "recipe"
@@ -83,33 +90,43 @@ def test_a_file_is_no_directory(directory):
 
 
 def test_other_settings_are_refused_by_name(directory):
-    start(directory)
+    begin(directory)
     message = refused(directory, rate=0.2)
     assert "rate=0.1" in message and "rate=0.2" in message
     assert "--overwrite" in message
 
 
 def test_another_recipe_is_refused(directory):
-    start(directory)
+    begin(directory)
     with pytest.raises(cli.UserError, match="recipe='recipe'.*'other'"):
         cli.Run("other", Settings(output=directory))
 
 
 def test_a_moved_run_is_the_same_run(directory):
-    start(directory).stage("one", "One", lambda: {"x": 1})
+    begin(directory)
     moved = directory.with_name("moved")
     directory.rename(moved)
-    assert "one" in start(moved).stages
+    assert "first" in start(moved).stages
 
 
 def test_overwrite_starts_anew(directory):
-    start(directory).stage("one", "One", lambda: {"x": 1})
-    (directory / "models" / "m").mkdir()
+    old = begin(directory)
+    (old.models / "old").mkdir()
     run = start(directory, rate=0.2, overwrite=True)
     assert run.stages == {}
+    run.stage("second", "Second", lambda: None)
+    run.stage("third", "Third", lambda: None)
     assert not list(run.models.iterdir())
     # And the run is found again without the option.
-    start(directory, rate=0.2)
+    assert set(start(directory, rate=0.2).stages) == {"second", "third"}
+
+
+def test_nothing_is_written_or_deleted_before_the_first_stage(directory):
+    start(directory)
+    assert not directory.exists()
+    begin(directory)
+    start(directory, rate=0.2, overwrite=True)
+    assert "first" in start(directory).stages
 
 
 def test_overwrite_of_nothing(directory):
@@ -164,7 +181,7 @@ def test_an_interrupted_stage_is_repeated(directory):
 
 
 def test_the_summary(directory):
-    start(directory).write_summary({"win_rate": 0.5, "text": "好"})
+    begin(directory).write_summary({"win_rate": 0.5, "text": "好"})
     text = (directory / "summary.json").read_text("utf-8")
     assert json.loads(text) == {"win_rate": 0.5, "text": "好"}
     assert not list(directory.glob("*.partial"))

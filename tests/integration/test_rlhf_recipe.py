@@ -133,7 +133,7 @@ def write_prompts(path, shared_data, count):
     stories = shared_data / "data" / "text" / "tinystories_1000.jsonl.gz"
     with gzip.open(stories, "rt", encoding="utf-8") as lines:
         texts = [json.loads(next(lines))["text"] for _ in range(count)]
-    records = [{"prompt": " ".join(text.split()[:6])} for text in texts]
+    records = [{"prompt": " ".join(text.split()[:3])} for text in texts]
     path.write_text("".join(json.dumps(r) + "\n" for r in records))
 
 
@@ -223,10 +223,10 @@ def test_bad_prompts(fails, tmp_path, stories_directory, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"prompt": "Lily", "chosen": " ran."}\n', "pairs.jsonl:1.*rejected"),
+        ('{"prompt": "Lily", "chosen": " ran."}\n', "pairs.jsonl:30.*rejected"),
         (
             '{"prompt": "Lily", "chosen": " ran.", "rejected": " ran."}\n',
-            "pairs.jsonl:1",
+            "pairs.jsonl:30",
         ),
         (None, "pairs.jsonl is not a file"),
     ],
@@ -236,7 +236,9 @@ def test_bad_preferences(fails, tmp_path, stories_directory, content, message):
     (tmp_path / "prompts.jsonl").write_text(GOOD)
     pairs = tmp_path / "pairs.jsonl"
     if content is not None:
-        pairs.write_text(content * 30)
+        good = json.loads(GOOD.splitlines()[0])
+        good |= {"chosen": " there was a cat.", "rejected": " a dog."}
+        pairs.write_text((json.dumps(good) + "\n") * 29 + content)
     line = fails(
         *("--model", stories_directory, "--preferences", pairs),
         *("--prompts", tmp_path / "prompts.jsonl"),

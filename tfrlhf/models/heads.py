@@ -1,6 +1,7 @@
 """The scalar head that reward and value models put on a backbone."""
 
 import keras
+import numpy as np
 
 from tfrlhf.types import Tensor
 
@@ -52,3 +53,8 @@ def hidden_states(
 def hidden_size(backbone: keras.Model) -> int:
     """Returns H, the width of the backbone's output."""
     return int(backbone.output.shape[-1])
+
+
+def as_float(variable: keras.Variable) -> float:
+    """Returns a scalar variable's value, mirrored over replicas or not."""
+    return float(np.asarray(variable))

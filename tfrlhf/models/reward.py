@@ -205,8 +205,10 @@ class RewardModel(TrainableModel):
                 f"{len(scores)} score {scores.mean():.6g}, so the standard "
                 "deviation is 0."
             )
-        gain = _number(self.gain) / deviation
-        self.bias.assign((_number(self.bias) - scores.mean()) / deviation)
+        gain = heads.as_float(self.gain) / deviation
+        self.bias.assign(
+            (heads.as_float(self.bias) - scores.mean()) / deviation
+        )
         self.gain.assign(gain)
 
     def as_function(self) -> Callable[..., list[float]]:
@@ -313,8 +315,3 @@ def need_backbone(policy: Policy) -> keras.Model:
             "no backbone."
         )
     return policy.model.backbone
-
-
-def _number(variable: keras.Variable) -> float:
-    # A mirrored variable does not convert to float by itself.
-    return float(np.asarray(variable))

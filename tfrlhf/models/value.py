@@ -64,9 +64,9 @@ class ValueModel(keras.Model):
         """
         model = cls(backbones.clone_backbone(reward.backbone))
         kernel, bias = (np.asarray(w) for w in reward.head.weights)
-        gain = float(reward.gain)
+        gain = heads.as_float(reward.gain)
         model.head.kernel.assign(kernel * gain)
-        model.head.bias.assign(bias * gain + float(reward.bias))
+        model.head.bias.assign(bias * gain + heads.as_float(reward.bias))
         return model
 
     def call(

@@ -27,7 +27,7 @@ def per_replica(strategy: tf.distribute.Strategy, rows: Any) -> Any:
         return rows
     size = int(rows[0].shape[0]) // replicas
 
-    def part(context: tf.distribute.ValueContext) -> Any:
+    def part(context: tf.distribute.experimental.ValueContext) -> Any:
         start = context.replica_id_in_sync_group * size
         return tf.nest.map_structure(lambda x: x[start : start + size], rows)
 
