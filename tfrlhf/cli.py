@@ -70,16 +70,15 @@ class Run:
         self.name = name
         self.directory = settings.output or pathlib.Path("runs") / name
         self.config = _plain(dataclasses.asdict(settings)) | {"recipe": name}
-        if settings.overwrite:
-            self._remove()
+        self.overwrite = settings.overwrite
         self._check_directory()
         self.models = self.directory / "models"
         self.logs = self.directory / "logs"
         self.exports = self.directory / "savedmodels"
-        self.models.mkdir(parents=True, exist_ok=True)
-        _write_json(self.directory / CONFIG_FILE, self.config)
-        self.stages: dict[str, dict[str, Any]] = _read_json(
-            self.directory / STAGES_FILE, {}
+        self.stages: dict[str, dict[str, Any]] = (
+            {}
+            if self.overwrite
+            else _read_json(self.directory / STAGES_FILE, {})
         )
 
     def stage(
@@ -101,13 +100,14 @@ class Run:
             console.print(f"[green]✓[/] {title} (done before, {seconds:.1f} s)")
             return dict(self.stages[name]["result"])
         console.print(f"[bold]{number}. {title}[/]")
+        self._prepare()
         start = time.perf_counter()
         result = work() or {}
         seconds = round(time.perf_counter() - start, 2)
         self.stages[name] = {"seconds": seconds, "result": result}
         _write_json(self.directory / STAGES_FILE, self.stages)
         console.print(f"   [green]✓[/] {seconds:.1f} s")
-        return result
+        return dict(result)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -118,22 +118,32 @@ class Run:
         """Writes `summary.json` at once or not at all."""
         _write_json(self.directory / "summary.json", summary)
 
+    def _prepare(self) -> None:
+        """Makes the directory; nothing is written or deleted before."""
+        if self.overwrite:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            self.overwrite = False
+        self.models.mkdir(parents=True, exist_ok=True)
+        _write_json(self.directory / CONFIG_FILE, self.config)
+
     def _check_directory(self) -> None:
-        path = self.directory / CONFIG_FILE
         if not self.directory.exists():
             return
         if not self.directory.is_dir():
             raise UserError(
                 f"--output {self.directory} is a file: give a directory."
             )
-        if not path.exists():
+        earlier = self._earlier_config()
+        if earlier is None:
             if any(self.directory.iterdir()):
                 raise UserError(
                     f"--output {self.directory} holds files that are no run: "
-                    "give an empty or new directory."
+                    "give an empty or new directory; --overwrite deletes only "
+                    "runs."
                 )
             return
-        earlier = _read_json(path, {})
+        if self.overwrite:
+            return
         for field in [*self.config, *earlier]:
             if field in NOT_COMPARED:
                 continue
@@ -145,15 +155,11 @@ class Run:
                     "another --output, or --overwrite to delete it."
                 )
 
-    def _remove(self) -> None:
-        if not self.directory.exists() or not any(self.directory.iterdir()):
-            return
-        if not (self.directory / CONFIG_FILE).exists():
-            raise UserError(
-                f"--output {self.directory} holds files that are no run: "
-                "--overwrite deletes only runs."
-            )
-        shutil.rmtree(self.directory)
+    def _earlier_config(self) -> dict[str, Any] | None:
+        """Reads the settings of a run; a model has a config.json, too."""
+        config = _read_json(self.directory / CONFIG_FILE, None)
+        is_run = isinstance(config, dict) and "recipe" in config
+        return config if is_run else None
 
 
 @contextlib.contextmanager
@@ -170,8 +176,11 @@ def writing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     for stale in (partial, path):
         shutil.rmtree(stale, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
-    partial.rename(path)
+    try:
+        yield partial
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def main(recipe: Callable[[Any], None], settings_class: type) -> None:
@@ -191,7 +200,8 @@ def main(recipe: Callable[[Any], None], settings_class: type) -> None:
         # Data, reward, model and directory errors say what to do themselves.
         if not _is_ours(error):
             raise
-        console.print(f"[red]Error:[/] {error}", soft_wrap=True, markup=True)
+        console.print("Error:", style="red", end=" ")
+        console.print(str(error), soft_wrap=True, markup=False)
         sys.exit(2)
 
 
@@ -209,10 +219,10 @@ def make_strategy(name: str) -> Any:
     """
     import tensorflow as tf
 
-    kind, _, count = name.partition(":")
+    kind, colon, count = name.partition(":")
     if name == "none":
         return tf.distribute.get_strategy()
-    if kind != "mirrored" or (count and not count.isdigit()):
+    if kind != "mirrored" or (colon and not (count.isdigit() and int(count))):
         raise UserError(
             f"--strategy must be none, mirrored or mirrored:N, not {name!r}."
         )

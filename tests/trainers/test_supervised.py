@@ -15,7 +15,7 @@ RECORDS = [
 
 def compiled(learn_prompts=False, **settings):
     sft = tfrlhf.SFT(small.gpt2_policy(sharpness=4.0), learn_prompts)
-    sft.compile(keras.optimizers.Adam(1e-2), jit_compile=False, **settings)
+    sft.compile(keras.optimizers.Adam(2e-2), jit_compile=False, **settings)
     return sft
 
 
@@ -70,7 +70,7 @@ def test_it_learns():
     history = sft.fit(
         RECORDS,
         batch_size=3,
-        epochs=40,
+        epochs=25,
         validation_data=RECORDS[:1],
         verbose=0,
     ).history

@@ -108,9 +108,14 @@ def expected():
 
 # 4 micro-batches leave one without rows; a batch size of 4 pads one row.
 @pytest.mark.parametrize(
-    ("micro_batches", "batch_size"), [(1, 1), (2, 1), (4, 4)]
+    ("micro_batches", "batch_size", "traced"),
+    [(1, 1, False), (2, 1, True), (4, 4, False)],
 )
-def test_a_step_equals_the_plain_formula(expected, micro_batches, batch_size):
+def test_a_step_equals_the_plain_formula(
+    expected, micro_batches, batch_size, traced, request
+):
+    if not traced:
+        request.getfixturevalue("eagerly")
     policy, value = models()
     batch = experience(policy, value)
     ppo = tfrlhf.PPO(policy, lambda prompts, responses: [], value)

@@ -40,7 +40,7 @@ class Progress(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Starts the line."""
         epochs, steps = self.params["epochs"], self.params["steps"]
-        self.progress.update(self.task, total=epochs * steps if steps else None)
+        self.progress.reset(self.task, total=epochs * steps if steps else None)
         self.progress.start()
 
     def on_train_batch_end(

@@ -183,12 +183,17 @@ class RolloutEngine(TrainableModel):
         Returns:
             float32 [B], 0 for an empty response.
         """
-        if self.reward_reads_ids:
+        if isinstance(self.reward, RewardModel) and self.reward_reads_ids:
             eos_id = self.policy.need_tokenizer().eos_id
+            # A response that fills the context has no room for its end.
+            limit = self.reward.context_length
+            sequences = tuple(
+                x[:, :limit] for x in with_end(completions, eos_id)
+            )
             scores = replicas.on_replicas(
                 self.distribute_strategy,
                 self._score_function,
-                with_end(completions, eos_id),
+                sequences,
                 batch_size,
             )
         else:
