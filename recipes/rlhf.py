@@ -73,6 +73,8 @@ def main(settings: Settings) -> None:
     keras.utils.set_random_seed(settings.seed)
     data = load_data(settings)
     strategy = cli.make_strategy(settings.strategy)
+    if settings.model and not run.stages:
+        check_data(settings, data)
 
     # 1. A policy that can answer: from scratch, or the user's own.
     with strategy.scope():
@@ -129,8 +131,6 @@ def fine_tune(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
         if settings.model
         else small_gpt2(settings, data)
     )
-    if settings.model:
-        check_data(policy, settings, data)
     result = {"parameters": policy.count_params()}
     if data.examples:
         # A model from scratch has to learn the language of the prompts, too.
@@ -317,10 +317,12 @@ def load_data(settings: Settings) -> Data:
     )
 
 
-def check_data(policy: Any, settings: Settings, data: Data) -> None:
+def check_data(settings: Settings, data: Data) -> None:
     """Finds a record that would stop a later stage, before the first one."""
+    import tfrlhf
     from tfrlhf import data as records
 
+    policy = tfrlhf.Policy.from_preset(settings.model)
     tokenizer, context = policy.need_tokenizer(), policy.context_length
     prompts = data.prompts + data.held_out_prompts
     room = context - settings.max_new_tokens

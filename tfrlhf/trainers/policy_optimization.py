@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfrlhf import data
 from tfrlhf import losses
 from tfrlhf.models.policy import token_statistics
 from tfrlhf.models.sampler import Sampler
@@ -123,6 +124,9 @@ class PPO(RolloutEngine):
                     "its own: leave it out, or give `PPO(value=...)` one."
                 )
             self.value_optimizer = self.checked_optimizer(value_optimizer)
+        if loss is not None and self.value is None:
+            config = loss.get_config() | {"value_weight": 0.0}
+            loss = type(loss).from_config(config)
         super().compile(
             optimizer,
             loss,
@@ -169,6 +173,11 @@ class PPO(RolloutEngine):
         """
         self._assert_compile_called("fit")
         batches = PromptBatches(prompts, batch_size, seed)
+        room = self.policy.context_length - int(
+            self.sampler.max_new_tokens or 0
+        )
+        tokenizer = self.policy.need_tokenizer()
+        data.check_prompts(batches.records, tokenizer, room)
         monitor = keras.callbacks.CallbackList(
             callbacks,
             add_history=True,
@@ -221,7 +230,8 @@ class PPO(RolloutEngine):
         rollout = self.collect(completions, scores, batch_size)
         self.last_iteration = Iteration(prompts, responses, rollout)
         experience, metrics = self._experience_function(
-            rollout, tf.constant(self.state.kl_weight.numpy())
+            replicas.with_absent_rows(rollout, max(len(records), batch_size)),
+            tf.constant(self.state.kl_weight.numpy()),
         )
         metrics |= self.update(experience, batch_size)
         logs = {name: float(x) for name, x in metrics.items()}
@@ -254,11 +264,7 @@ class PPO(RolloutEngine):
             -(-max(rows, batch_size) // self.minibatches),
             strategy.num_replicas_in_sync,
         )
-        full = replicas.padded(experience, part * self.minibatches)
-        real = tf.range(len(full.token_ids))[:, None] < rows
-        full = full._replace(
-            response_mask=tf.where(real, full.response_mask, 0)
-        )
+        full = replicas.with_absent_rows(experience, part * self.minibatches)
         self.make_train_function()
         self.reset_metrics()
         logs: dict[str, Tensor] = {}

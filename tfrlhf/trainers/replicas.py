@@ -54,6 +54,21 @@ def padded(rows: Any, count: int) -> Any:
     return tf.nest.map_structure(extend, rows)
 
 
+def with_absent_rows(rows: Any, count: int) -> Any:
+    """Fills up to `count` rows with some that count nowhere.
+
+    Args:
+        rows: a carrier with a `response_mask`.
+        count: at least the number of rows.
+
+    Returns:
+        The carrier with `count` rows; the new ones have an empty response.
+    """
+    real = tf.range(count)[:, None] < int(rows[0].shape[0])
+    full = padded(rows, count)
+    return full._replace(response_mask=tf.where(real, full.response_mask, 0))
+
+
 def round_up(number: int, multiple: int) -> int:
     """Returns the smallest multiple that is at least `number`."""
     return -(-number // multiple) * multiple
