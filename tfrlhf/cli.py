@@ -69,7 +69,7 @@ class Run:
     def __init__(self, name: str, settings: RunSettings) -> None:
         self.name = name
         self.directory = settings.output or pathlib.Path("runs") / name
-        self.config = _plain(dataclasses.asdict(settings)) | {"recipe": name}
+        self.config = {"recipe": name} | _plain(dataclasses.asdict(settings))
         self.overwrite = settings.overwrite
         self._check_directory()
         self.models = self.directory / "models"
