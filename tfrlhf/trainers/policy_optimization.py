@@ -260,10 +260,9 @@ class PPO(RolloutEngine):
         """
         rows = int(experience.token_ids.shape[0])
         strategy = self.distribute_strategy
-        part = replicas.round_up(
-            -(-max(rows, batch_size) // self.minibatches),
-            strategy.num_replicas_in_sync,
-        )
+        # The cut does not depend on the replicas, or their number would show.
+        part = -(-max(rows, batch_size) // self.minibatches)
+        even = replicas.round_up(part, strategy.num_replicas_in_sync)
         full = replicas.with_absent_rows(experience, part * self.minibatches)
         self.make_train_function()
         self.reset_metrics()
@@ -274,6 +273,7 @@ class PPO(RolloutEngine):
             ).permutation(part * self.minibatches)
             for chosen in order.reshape(self.minibatches, part):
                 batch = Experience(*(tf.gather(x, chosen) for x in full))
+                batch = replicas.with_absent_rows(batch, even)
                 logs = self.train_function(
                     iter([replicas.per_replica(strategy, batch)])
                 )
