@@ -229,10 +229,6 @@ TRAINABLE = {
         "metrics[self.loss_name] = (here, weight)",
         UPDATE,
     ),
-    "last-micro-batch-wins": (
-        "[a + b for a, b in zip(total, gradients, strict=True)]",
-        "[b for a, b in zip(total, gradients, strict=True)]",
-    ),
     "terms-do-not-add-up-in-the-log": (
         "metrics[self.loss_name] = (so_far + here, weight)",
         "metrics[self.loss_name] = (here, weight)",
@@ -320,8 +316,12 @@ ROWS = {
 }
 MICRO_BATCHES = {
     "micro-batches-lose-rows": (
-        "cuts = [rows * i // parts for i in range(parts + 1)]",
-        "cuts = [rows // parts * i for i in range(parts + 1)]",
+        "rows * index // parts, rows * (index + 1) // parts",
+        "rows // parts * index, rows // parts * (index + 1)",
+    ),
+    "last-micro-batch-wins": (
+        "tf.nest.map_structure(tf.add, so_far, function(i))",
+        "function(i)",
     ),
 }
 PAIRS = {

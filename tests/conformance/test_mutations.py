@@ -34,11 +34,13 @@ PHASES = {
     "tfrlhf/models/trainable.py": [
         "TrainableModel.train_step",
         "TrainableModel._apply",
-        "TrainableModel._gradients",
         "TrainableModel._part_gradients",
         "TrainableModel._logs",
     ],
-    "tfrlhf/models/micro_batches.py": ["split_rows"],
+    "tfrlhf/models/micro_batches.py": [
+        "rows_of_part",
+        "sum_over_parts.add_part",
+    ],
     "tfrlhf/models/start_check.py": [
         "check_trainable",
         "check_vocabulary",

@@ -16,7 +16,8 @@ from tfrlhf import data
 from tfrlhf import ops
 from tfrlhf.models import start_check
 from tfrlhf.models.compilation import resolve_jit
-from tfrlhf.models.micro_batches import split_rows
+from tfrlhf.models.micro_batches import rows_of_part
+from tfrlhf.models.micro_batches import sum_over_parts
 from tfrlhf.models.optimizers import check_optimizer
 from tfrlhf.models.optimizers import check_precision
 from tfrlhf.types import Tensor
@@ -329,19 +330,21 @@ class TrainableModel(keras.Model):
         self, batch: Any, count: Tensor
     ) -> tuple[list[Tensor], dict[str, tuple[Tensor, Tensor]]]:
         """Returns this replica's summed gradients and metric sums."""
-        total: list[Tensor] = []
-        sums: list[dict[str, tuple[Tensor, Tensor]]] = []
-        for part in split_rows(batch, self.micro_batches):
-            # One after the other: what a part has kept is free for the next.
-            with tf.control_dependencies(total):
-                gradients, metrics = self._part_gradients(part, count)
-            total = (
-                [a + b for a, b in zip(total, gradients, strict=True)]
-                if total
-                else gradients
-            )
-            sums.append(metrics)
-        return total, tf.nest.map_structure(lambda *xs: tf.add_n(xs), *sums)
+        parts = self.micro_batches
+        if parts == 1:
+            return self._part_gradients(batch, count)
+        zeros = (
+            [tf.zeros(v.shape) for v in self.learner_variables()],
+            {name: (tf.zeros([]), tf.zeros([])) for name in self.metric_names},
+        )
+        return sum_over_parts(
+            lambda i: self._part_gradients(
+                rows_of_part(batch, i, parts), count
+            ),
+            parts,
+            zeros,
+            unroll=self.xla,
+        )
 
     def _part_gradients(
         self, part: Any, count: Tensor
