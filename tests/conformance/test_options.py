@@ -237,6 +237,14 @@ SAMPLED = of_ppo_option(
 )
 ADAPTIVE = of_ppo_option(of={"kl": tfrlhf.AdaptiveKL}, target=0.5, horizon=100)
 FIXED = of_ppo_option(of={"kl": tfrlhf.FixedKL}, weight=0.2)
+
+
+def of_stop(**changed):
+    """Three passes over a rollout, or fewer."""
+    kl = tfrlhf.FixedKL(0.2, **changed)
+    return of_ppo(kl=kl, update_epochs=3)
+
+
 SLOW, NEW = keras.optimizers.SGD, keras.optimizers.Adam
 
 # What has options: what is seen of it, and another value for each of them.
@@ -330,9 +338,13 @@ OPTIONS = {
             "horizon": 1000,
             "kind": "k3",
             "clip": 0.1,
+            "stop": 1e-9,
         },
     ),
-    tfrlhf.FixedKL: (FIXED, {"weight": 0.5, "kind": "k2", "clip": 0.1}),
+    tfrlhf.FixedKL: (
+        FIXED,
+        {"weight": 0.5, "kind": "k2", "clip": 0.1, "stop": 1e-9},
+    ),
     tfrlhf.SFT: (of_sft, {"learn_prompts": True}),
     tfrlhf.SFT.compile: (
         of_sft,
@@ -353,6 +365,8 @@ OPTIONS = {
 # Seen elsewhere: what XLA compiles has the same numbers.
 APART = {
     (tfrlhf.GAE, "when"): of_moment,
+    (tfrlhf.AdaptiveKL, "stop"): of_stop,
+    (tfrlhf.FixedKL, "stop"): of_stop,
     (losses.PPOLoss, "mean_over"): of_mean,
     (losses.PPOLoss, "kl_kind"): of_kl_in_the_loss,
     (tfrlhf.PPO.compile, "jit_compile"): of_jit(bare_ppo),

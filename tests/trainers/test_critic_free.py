@@ -325,3 +325,16 @@ def test_a_frozen_policy_lets_the_values_warm_up():
     ppo.fit([tables.START] * 8, batch_size=8, verbose=0)
     moved = tables.table_of(policy) - tables.start_table()
     assert np.abs(moved).max() > 1e-3
+
+
+def test_the_passes_end_where_the_policy_went_too_far():
+    def steps(stop):
+        trainer = trained(
+            VARIANTS["RLOO"],
+            kl=tfrlhf.FixedKL(0.1, stop=stop),
+            update_epochs=4,
+        )
+        return int(trainer.optimizer.iterations.numpy())
+
+    # The first step is taken from the policy that sampled.
+    assert [steps(None), steps(1e3), steps(1e-9)] == [4, 4, 2]

@@ -265,6 +265,8 @@ class PPO(PolicyLearner):
     ) -> dict[str, Tensor]:
         """Makes `update_epochs` passes of `minibatches` optimizer steps.
 
+        Fewer, if the KL control has a `stop` and the policy went that far.
+
         Args:
             experience: `Experience` of B rows.
             batch_size: what a short batch is padded to; the padding counts
@@ -297,6 +299,8 @@ class PPO(PolicyLearner):
                 if self.start_is_unchecked:
                     self._check_learner(batch, part)
                 logs = self.train_function(iter([part]))
+                if self.kl.stop and logs["policy/approx_kl"] > self.kl.stop:
+                    return logs
         return logs
 
     @property
