@@ -23,6 +23,7 @@ from tfrlhf.data.tokens import Ids
 from tfrlhf.data.tokens import Request
 from tfrlhf.data.tokens import TextTokenizer
 from tfrlhf.data.tokens import build_row
+from tfrlhf.data.tokens import encode_request
 from tfrlhf.data.tokens import encoded_rows
 from tfrlhf.types import Examples
 
@@ -187,12 +188,17 @@ def sequences(
     for index, (prompt, response) in enumerate(
         zip(prompts, responses, strict=True)
     ):
+        where, answer = f"response {index}", {"response": response}
+        if is_messages(prompt):
+            prompt = check_prompt(where, prompt)
+        request = response_request(where, prompt, answer, tokenizer, True)
         prompt_ids, (response_ids,) = encode_responses(
-            f"response {index}",
+            where,
             prompt,
-            {"response": response},
+            answer,
             tokenizer,
             max_length,
+            encoded=encode_request(tokenizer, request),
         )
         rows.append((prompt_ids, response_ids))
     return Examples(*padded_rows(rows, tokenizer.pad_id, max_length))

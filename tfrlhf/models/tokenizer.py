@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from typing import Self
@@ -21,6 +20,8 @@ from tokenizers import pre_tokenizers
 from tokenizers import trainers
 
 from tfrlhf.models import chat_template as templates
+from tfrlhf.models.encoding import encode
+from tfrlhf.models.encoding import opening_ids
 from tfrlhf.models.tokenizer_files import END_OF_TEXT
 from tfrlhf.models.tokenizer_files import SAVED
 from tfrlhf.models.tokenizer_files import Backend
@@ -85,7 +86,7 @@ class Tokenizer:
         named = {index for index in (bos_id, eos_id) if index is not None}
         self.special_ids = frozenset(special | named)
         self.vocabulary_size = 1 + max(backend.get_vocab().values())
-        self._prefix = _opening_ids(backend)
+        self._prefix = opening_ids(backend)
         self._splits_at_spaces = splits_at_spaces(backend)
 
     @classmethod
@@ -170,7 +171,7 @@ class Tokenizer:
             encodings = self._backend.encode_batch_fast(
                 list(texts), add_special_tokens=False
             )
-        except TypeError:
+        except Exception:
             # Says which of the texts cannot be taken.
             return [
                 (self._prefix if opening else []) + self._plain_ids(text)
@@ -323,7 +324,7 @@ class Tokenizer:
 
     def _plain_ids(self, text: str) -> list[int]:
         try:
-            return self._backend.encode(text, add_special_tokens=False).ids
+            return encode(self._backend, text, False).ids
         except TypeError as error:
             raise ValueError(
                 "A text to encode must be a string without lone surrogates "
@@ -375,10 +376,3 @@ def _state(component: Any) -> Json:
 def _without_strip(decoder: Json) -> list[Json]:
     steps = decoder.get("decoders", [])
     return steps[:-1] if steps and steps[-1] == _STRIP else steps
-
-
-def _opening_ids(backend: Backend) -> list[int]:
-    """What the post-processor puts in front of every text."""
-    encoding = backend.encode("a")
-    marked = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
-    return [index for index, _ in takewhile(lambda pair: pair[1], marked)]
