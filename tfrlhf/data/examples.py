@@ -6,6 +6,7 @@ from typing import Any
 from typing import NamedTuple
 
 from tfrlhf.data import chat
+from tfrlhf.data.messages import Message
 from tfrlhf.data.messages import check_messages
 from tfrlhf.data.messages import is_messages
 from tfrlhf.data.prompts import check_prompt
@@ -61,7 +62,7 @@ class ExampleEncoder(NamedTuple):
             value = record["messages"]
             messages = check_messages(where, "messages", value, ("assistant",))
             texts = chat.turn_texts(where, messages, self.tokenizer)
-            return Request(texts, False, None)
+            return Request(texts, False, messages)
         prompt = check_prompt(where, require(where, record, "prompt"))
         if is_messages(prompt):
             response = require(where, record, "response")
@@ -74,8 +75,8 @@ class ExampleEncoder(NamedTuple):
         self, where: str, request: Request, encoded: list[Ids]
     ) -> ExampleRow:
         """Makes a row of the ids of the texts."""
-        if request.record is None:
-            return self._conversation(where, encoded)
+        if isinstance(request.record, list):
+            return self._conversation(where, request.record, encoded)
         prompt, responses = request.record
         prompt_ids, (response_ids,) = encode_responses(
             where,
@@ -103,9 +104,13 @@ class ExampleEncoder(NamedTuple):
                 mask[start:stop] = 0
         return made
 
-    def _conversation(self, where: str, encoded: list[Ids]) -> ExampleRow:
+    def _conversation(
+        self, where: str, messages: list[Message], encoded: list[Ids]
+    ) -> ExampleRow:
         end = end_of_sequence(self.tokenizer, self.max_length)
-        ids, spans = chat.turn_spans(where, encoded, end)
+        ids, spans = chat.turn_spans(
+            where, encoded, end, messages, self.tokenizer
+        )
         if len(ids) > self.max_length:
             raise DataError(
                 f"{where}: `messages` are {len(ids)} tokens long with EOS, "

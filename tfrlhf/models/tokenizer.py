@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from typing import Self
@@ -29,7 +30,9 @@ from tfrlhf.models.tokenizer_files import Json
 from tfrlhf.models.tokenizer_files import byte_level
 from tfrlhf.models.tokenizer_files import read_directory
 from tfrlhf.models.tokenizer_files import read_keras_hub
-from tfrlhf.models.word_ends import splits_at_spaces
+from tfrlhf.models.word_ends import cut
+from tfrlhf.models.word_ends import find_cuts
+from tfrlhf.models.word_ends import find_word_ends
 
 # How SentencePiece writes a space, and a byte of a character it lacks.
 SPACE = "\u2581"
@@ -87,7 +90,8 @@ class Tokenizer:
         self.special_ids = frozenset(special | named)
         self.vocabulary_size = 1 + max(backend.get_vocab().values())
         self._prefix = opening_ids(backend)
-        self._splits_at_spaces = splits_at_spaces(backend)
+        self._word_ends = find_word_ends(backend)
+        self._cuts = find_cuts(backend)
 
     @classmethod
     def from_directory(cls, directory: str | os.PathLike[str]) -> Self:
@@ -167,18 +171,33 @@ class Tokenizer:
             opening: Put BOS in front as `encode` does; False for texts of
                 `render_chat`, whose template writes its own.
         """
+        if not opening and self._cuts is not None:
+            return self._conversation_ids(texts, self._cuts)
+        ids = self._batch_ids(list(texts))
+        if opening and self._prefix:
+            return [self._prefix + part for part in ids]
+        return ids
+
+    def _conversation_ids(
+        self, texts: Sequence[str], cuts: re.Pattern[str]
+    ) -> list[list[int]]:
+        """Ids of texts that repeat each other's turns, each turn once."""
+        parts = [cut(text, cuts) for text in texts]
+        different = list(dict.fromkeys(chain.from_iterable(parts)))
+        ids = dict(zip(different, self._batch_ids(different), strict=True))
+        return [
+            list(chain.from_iterable(ids[part] for part in each))
+            for each in parts
+        ]
+
+    def _batch_ids(self, texts: list[str]) -> list[list[int]]:
         try:
             encodings = self._backend.encode_batch_fast(
-                list(texts), add_special_tokens=False
+                texts, add_special_tokens=False
             )
         except Exception:
             # Says which of the texts cannot be taken.
-            return [
-                (self._prefix if opening else []) + self._plain_ids(text)
-                for text in texts
-            ]
-        if opening and self._prefix:
-            return [self._prefix + encoding.ids for encoding in encodings]
+            return [self._plain_ids(text) for text in texts]
         return [encoding.ids for encoding in encodings]
 
     def joins(self, prompt: str, response: str) -> bool:
@@ -186,12 +205,7 @@ class Tokenizer:
 
         False where that is not certain without looking.
         """
-        return (
-            self._splits_at_spaces
-            and response[:1] == " "
-            and prompt != ""
-            and not prompt[-1].isspace()
-        )
+        return self._word_ends.between(prompt, response)
 
     def render_chat(
         self,
