@@ -56,7 +56,7 @@ def sources(directory):
         records = [
             {"prompt": record["review"], "response": reply}
             for record in found
-            for reply in record["replies"]
+            for reply in record.get("replies", [])
         ]
         records *= 1 + 5000 // len(records)
         lines = [record["review"] for record in found]
