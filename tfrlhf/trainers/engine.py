@@ -12,6 +12,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from tfrlhf import data
 from tfrlhf.models.policy import Policy
 from tfrlhf.models.reference import frozen_copy
 from tfrlhf.models.reward import RewardModel
@@ -47,7 +48,7 @@ class Iteration(NamedTuple):
     """The last iteration of a run, for callbacks.
 
     Attributes:
-        prompts: B strings.
+        prompts: B strings; messages as the chat template writes them.
         responses: B strings.
         rollout: `Rollout` of B rows.
     """
@@ -157,7 +158,7 @@ class RolloutEngine(TrainableModel):
 
     def rollout(
         self,
-        prompts: Sequence[str] | Prompts,
+        prompts: Sequence[Any] | Prompts,
         seed: int | tuple[int, int],
         batch_size: int = 1,
         responses: int = 1,
@@ -165,7 +166,7 @@ class RolloutEngine(TrainableModel):
         """Samples responses.
 
         Args:
-            prompts: strings, or `Prompts`, of P rows.
+            prompts: strings or lists of messages, or `Prompts`; P of them.
             seed: int or a pair of them; the same gives the same responses, on
                 any number of replicas.
             batch_size: prompts that a short batch is padded to.
@@ -212,8 +213,14 @@ class RolloutEngine(TrainableModel):
             scores = self.score_ids(*self.ended(completions), batch_size)
         else:
             prompts, columns = as_columns(records)
+            if self.reward_model is None:
+                reward = self.reward
+                prompts = self.prompt_texts(records)
+            else:
+                # It writes messages by a template of its own.
+                reward = self.reward_model.as_function()
             scores = tf.constant(
-                call_reward(self._text_reward(), prompts, responses, columns)
+                call_reward(reward, prompts, responses, columns)
             )
         for rule in self.score_rules:
             scores = rule(scores, completions)
@@ -300,7 +307,7 @@ class RolloutEngine(TrainableModel):
         """Samples one response a prompt and measures; changes no state.
 
         Args:
-            prompts: strings or records.
+            prompts: as `fit` takes them.
             batch_size: prompts at a time.
             seed: int.
 
@@ -310,6 +317,7 @@ class RolloutEngine(TrainableModel):
         """
         self._assert_compile_called("evaluate")
         batches = PromptBatches(prompts, batch_size, seed)
+        self.check_prompts(batches.records)
         totals = dict.fromkeys(EVALUATED, 0.0)
         for step, records in enumerate(batches.in_order()):
             texts = [record["prompt"] for record in records]
@@ -322,10 +330,27 @@ class RolloutEngine(TrainableModel):
                 totals[name] += float(metrics[name]) * len(records)
         return {name: total / batches.rows for name, total in totals.items()}
 
-    def _text_reward(self) -> Any:
-        if self.reward_model is not None:
-            return self.reward_model.as_function()
-        return self.reward
+    def prompt_texts(self, records: list[dict[str, Any]]) -> list[str]:
+        """Returns the prompts of records as the policy reads them."""
+        prompts = [record["prompt"] for record in records]
+        return data.prompt_texts(prompts, self.policy.need_tokenizer())
+
+    def check_prompts(self, records: list[dict[str, Any]]) -> None:
+        """Refuses prompts that would stop a training later on.
+
+        Args:
+            records: records `{"prompt": ..., **columns}`.
+
+        Raises:
+            DataError: the first prompt that is blank, too long, or not as the
+                chat template takes it.
+        """
+        limit = int(self.sampler.max_new_tokens or 0)
+        data.check_prompts(
+            records,
+            self.policy.need_tokenizer(),
+            self.policy.context_length - limit,
+        )
 
 
 def check_apart(name: str, frozen: keras.Model, policy: Policy) -> None:

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfrlhf import data
 from tfrlhf import losses
 from tfrlhf.models import start_check
 from tfrlhf.models.sampler import Sampler
@@ -154,8 +153,10 @@ class PPO(PolicyLearner):
         """Optimises the policy; a batch is one iteration.
 
         Args:
-            prompts: strings, or records `{"prompt": ..., **columns}` whose
-                columns reach the reward function.
+            prompts: strings or lists of messages ({"role", "content"}), or
+                records `{"prompt": ..., **columns}` with one of them. The
+                reward function gets the columns, and of messages the text of
+                the chat template in `prompts` and themselves in `messages`.
             batch_size: episodes of an iteration, over all replicas; of an
                 estimator with groups, whole groups.
             epochs: the total number of passes over the prompts.
@@ -175,11 +176,10 @@ class PPO(PolicyLearner):
                 f"{self.group_size} responses: give a multiple."
             )
         batches = PromptBatches(prompts, batch_size // self.group_size, seed)
-        room = self.policy.context_length - int(
-            self.sampler.max_new_tokens or 0
-        )
-        tokenizer = self.policy.need_tokenizer()
-        data.check_prompts(batches.records, tokenizer, room)
+        self.check_prompts(batches.records)
+        if validation_data is not None:
+            validated = PromptBatches(validation_data, batch_size, seed)
+            self.check_prompts(validated.records)
         monitor = keras.callbacks.CallbackList(
             callbacks,
             add_history=True,
@@ -234,13 +234,13 @@ class PPO(PolicyLearner):
             self.group_size,
         )
         records = [r for r in records for _ in range(self.group_size)]
-        prompts = [record["prompt"] for record in records]
         responses = self.policy.decode_responses(completions)
         scores = self.score(records, responses, completions, batch_size)
         rollout = self.collect(completions, scores, batch_size)
         if self.start_is_unchecked:
             rollout_check.check_rollout(self, rollout, batch_size)
-        self.last_iteration = Iteration(prompts, responses, rollout)
+        texts = self.prompt_texts(records)
+        self.last_iteration = Iteration(texts, responses, rollout)
         experience, rewards, metrics = self._experience_function(
             replicas.with_absent_rows(rollout, max(len(records), batch_size)),
             tf.constant(self.state.kl_weight.numpy()),
