@@ -10,7 +10,7 @@ from tfrlhf.rewards.arguments import column
 
 MARK = "####"
 _NUMBER = re.compile(
-    r"""(?<![A-Za-z0-9_.])      # not in the middle of a word or a number
+    r"""(?<![A-Za-z_.\d])        # not in the middle of a word or a number
     (?P<sign>[-−+]?)[$€£¥]?(?P<minus>[-−]?)
     (?:(?P<top>\d+)/(?P<bottom>\d+)(?!\d)
       |(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?P<rest>\.\d+)?(?<=\d))

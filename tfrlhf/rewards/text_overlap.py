@@ -18,10 +18,10 @@ class BLEU:
 
     min(1, e^(1 − r/c)) · (Π_n p_n)^(1/N): p_n the share of the response's
     n-grams that are in a reference, N = min(4, tokens of the response), c its
-    length, r that of the reference nearest in length. Counts of 0 are smoothed
-    by 1/2^k (Papineni et al., 2002; Chen and Cherry, 2014, method 3), by
-    sacrebleu, with tokenizer "zh" (every Chinese character a token) where a
-    reference has CJK characters and "13a" elsewhere.
+    length, r that of the reference nearest in length. The k-th count of 0
+    becomes 1/2^k, if any is not 0 (Papineni et al., 2002; Chen and Cherry,
+    2014, method 3). By sacrebleu, with tokenizer "zh" (a Chinese character is
+    a token) where a reference has CJK characters and "13a" elsewhere.
 
     Args:
         column: each value a text, or a list of alternative ones.
@@ -49,9 +49,10 @@ class BLEU:
 class CHRF:
     """Scores a response by sentence chrF against its references.
 
-    5·P·R / (4·P + R): P and R are the means over n = 1 … 6 of the shares of
-    common character n-grams, spaces left out (chrF2, Popović, 2015), by
-    sacrebleu; of several references the best counts.
+    5·P·R / (4·P + R): P and R are the shares of the response's and of the
+    reference's character n-grams that are common, averaged over the n from 1
+    to 6 that both are long enough for; spaces are left out (chrF2, Popović,
+    2015; by sacrebleu). Of several references the best counts.
 
     Args:
         column: each value a text, or a list of alternative ones.
