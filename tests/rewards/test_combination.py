@@ -86,6 +86,7 @@ def test_parts_are_checked(parts, message):
 @pytest.mark.parametrize("wrong", [[1.0], [1.0, float("nan")]])
 def test_the_scores_of_a_part_are_checked(wrong):
     reward = combine({"long": (lengths, 1.0), "given": (given, 1.0)})
+    reward(["x"], ["y"], given=[1.0])
     with pytest.raises(ValueError, match="The part 'given' must return one"):
         reward(["x"] * 2, ["y"] * 2, given=wrong)
     assert reward.parts == {}

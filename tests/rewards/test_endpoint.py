@@ -112,10 +112,10 @@ def test_a_passing_failure_is_tried_again(server, waits, failure):
 
 def test_retries_come_to_an_end(server, waits):
     server.answers = [(500, "")] * 9
-    with pytest.raises(EndpointError, match="answered 500.*, 3 times: check"):
-        HTTPReward(server.url, retries=2)(PROMPTS, RESPONSES)
-    assert len(server.bodies) == 3
-    assert waits == [0.5, 1.0]
+    with pytest.raises(EndpointError, match="answered 500.*, 4 times: check"):
+        HTTPReward(server.url, retries=3)(PROMPTS, RESPONSES)
+    assert len(server.bodies) == 4
+    assert waits == [0.5, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422])

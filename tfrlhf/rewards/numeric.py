@@ -32,14 +32,9 @@ class Number(NamedTuple):
 
     def equals(self, other: "Number") -> bool:
         """Compares exactly; 50% equals 50 and 0.5 and 50%, not 0.5%."""
-        if self.value == other.value:
-            return True
-        if self.percent == other.percent:
-            return False
-        hundred = Fraction(100)
-        mine = self.value / hundred if self.percent else self.value
-        theirs = other.value / hundred if other.percent else other.value
-        return mine == theirs
+        mine = self.value / 100 if self.percent else self.value
+        theirs = other.value / 100 if other.percent else other.value
+        return self.value == other.value or mine == theirs
 
 
 class NumericAnswer:

@@ -104,18 +104,23 @@ class Sandbox:
         Raises:
             SandboxError: the run could not be shut off, and was not made.
         """
+        return self._run(program, tests, self.seconds)
+
+    def _run(
+        self, program: str, tests: list[str], seconds: float
+    ) -> list[bool]:
         secret = secrets.token_hex(16)
         job = {
             "secret": secret,
             "program": program,
             "tests": tests,
-            "seconds": self.seconds,
+            "seconds": seconds,
             "memory": self.memory,
             "directories": _directories(),
             "devices": [x for x in DEVICES if os.path.exists(x)],
         }
         passed = [False] * len(tests)
-        for line in self._lines(json.dumps(job)):
+        for line in self._lines(json.dumps(job), seconds):
             said, _, rest = line.partition(" ")
             kind, _, rest = rest.partition(" ")
             if said != secret:
@@ -125,7 +130,7 @@ class Sandbox:
             passed[int(rest)] = True
         return passed
 
-    def _lines(self, job: str) -> list[str]:
+    def _lines(self, job: str, seconds: float) -> list[str]:
         """Starts a run; returns what it wrote."""
         # Files without a name: nothing is left, whoever dies.
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out:
@@ -141,14 +146,17 @@ class Sandbox:
                 start_new_session=True,
             )
             try:
-                status = process.wait(self.seconds + GRACE)
+                status = process.wait(seconds + GRACE)
             except subprocess.TimeoutExpired as error:
                 raise SandboxError(
                     f"The sandbox did not end {GRACE:.0f} s after its time: "
                     "the machine is overloaded; run fewer at a time."
                 ) from error
             finally:
-                _kill_group(process)
+                # While it is not waited for, its number is no one else's.
+                if process.returncode is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
             out.seek(0)
             lines = out.read(READ_BYTES).decode("utf-8", "replace").splitlines()
         if status != 0 and not lines:
@@ -173,7 +181,8 @@ class Sandbox:
                 )
                 for probe in PROBES.values()
             ]
-            passed = self.run("", probes)
+            # The probes are quick; a busy machine is not.
+            passed = self._run("", probes, GRACE)
         missing = [
             name for name, x in zip(PROBES, passed, strict=True) if not x
         ]
@@ -199,12 +208,3 @@ def _directories() -> list[str]:
         if not inside and os.path.isdir(place):
             kept.append(place)
     return kept
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kills what is left of a run; its group has the number of its first."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    process.wait()
