@@ -37,10 +37,13 @@ class Length:
         self, prompts: list[str], responses: list[str], **columns: Any
     ) -> list[float]:
         """Returns one score a response, at most 0."""
-        return [-self._outside(len(words(r))) / self.longest for r in responses]
+        return [self._score(len(words(response))) for response in responses]
 
-    def _outside(self, count: int) -> float:
-        return float(max(0, self.shortest - count, count - self.longest))
+    def _score(self, count: int) -> float:
+        # One of the two is at most 0: inside, or on the other side.
+        return (
+            min(0, count - self.shortest, self.longest - count) / self.longest
+        )
 
 
 class Repetition:
@@ -66,14 +69,14 @@ class Repetition:
         self, prompts: list[str], responses: list[str], **columns: Any
     ) -> list[float]:
         """Returns one score a response, over −1 and at most 0."""
-        return [-self._share(words(response)) for response in responses]
+        return [self._score(words(response)) for response in responses]
 
-    def _share(self, found: list[str]) -> float:
+    def _score(self, found: list[str]) -> float:
         count = len(found) - self.n + 1
         if count < 1:
             return 0.0
         distinct = {tuple(found[i : i + self.n]) for i in range(count)}
-        return (count - len(distinct)) / count
+        return (len(distinct) - count) / count
 
 
 class Format:

@@ -41,8 +41,8 @@ class BLEU:
         """Returns one score a response, from 0 to 1; 0 for an empty one."""
         references = texts_of("BLEU", self.column, columns, len(responses))
         return [
-            float(_bleu(_has_cjk(r)).sentence_score(response, r).score) / 100
-            for response, r in zip(responses, references, strict=True)
+            _share(_bleu(_has_cjk(several)), response, several)
+            for response, several in zip(responses, references, strict=True)
         ]
 
 
@@ -72,7 +72,7 @@ class CHRF:
         """Returns one score a response, from 0 to 1; 0 for an empty one."""
         references = texts_of("CHRF", self.column, columns, len(responses))
         return [
-            float(_chrf().sentence_score(response, several).score) / 100
+            _share(_chrf(), response, several)
             for response, several in zip(responses, references, strict=True)
         ]
 
@@ -124,6 +124,11 @@ class _Words:
 
     def tokenize(self, text: str) -> list[str]:
         return words(text)
+
+
+def _share(metric: Any, response: str, references: list[str]) -> float:
+    """Sacrebleu's percentage as a share, which rounding may lift over 1."""
+    return min(1.0, metric.sentence_score(response, references).score / 100)
 
 
 def _has_cjk(texts: list[str]) -> bool:
