@@ -279,6 +279,22 @@ def test_a_kernel_that_says_no_is_quoted(sandbox, tmp_path, monkeypatch):
         sandbox.run("x = 1", ["x"])
 
 
+def test_limits_that_are_lower_already_stay(sandbox):
+    script = (
+        "import resource\nfrom tfrlhf.rewards import Sandbox\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))\n"
+        "test = 'import resource as r; assert r.getrlimit(7) == (48, 48)'\n"
+        "print(Sandbox().run('', [test]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=pathlib.Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "[True]\n", done.stderr
+
+
 def test_other_systems_are_refused(monkeypatch):
     monkeypatch.setattr(module.sys, "platform", "darwin")
     with pytest.raises(SandboxError, match="on Linux only. Received: darwin"):

@@ -40,10 +40,8 @@ class Length:
         return [self._score(len(words(response))) for response in responses]
 
     def _score(self, count: int) -> float:
-        # One of the two is at most 0: inside, or on the other side.
-        return (
-            min(0, count - self.shortest, self.longest - count) / self.longest
-        )
+        room = self.longest - count
+        return min(0, count - self.shortest, room) / self.longest
 
 
 class Repetition:

@@ -120,7 +120,7 @@ def run_first(job: dict[str, Any]) -> None:
         if program == 0:
             close_files()
             run_program(job["secret"], job["program"], job["tests"])
-    except OSError as error:
+    except Exception as error:
         os.write(1, f"{job['secret']} refused {error}\n".encode())
         os._exit(1)
     os.waitpid(program, 0)
@@ -153,6 +153,9 @@ def limit(seconds: float, megabytes: int) -> None:
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_CORE, 0),
     ):
+        _, allowed = resource.getrlimit(kind)
+        if allowed != resource.RLIM_INFINITY:
+            most = min(most, allowed)
         resource.setrlimit(kind, (most, most))
 
 
