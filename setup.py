@@ -24,6 +24,8 @@ setup(
         "tensorboard>=2.21,<2.22",
         # Chat templates are written in it; transformers does not ask for it.
         "jinja2>=3.1.6",
+        "sacrebleu>=2.6",
+        "rouge-score>=0.1.2",
         "tyro>=1.0.17",
         "rich>=13",
     ],

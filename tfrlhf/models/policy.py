@@ -17,6 +17,7 @@ from tfrlhf.models import backbones
 from tfrlhf.models import transformers_bridge
 from tfrlhf.models.adapters import Adapter
 from tfrlhf.models.decoding import decode
+from tfrlhf.models.likelihood import WithLikelihood
 from tfrlhf.models.preset_files import read_settings
 from tfrlhf.models.preset_files import read_tokenizer
 from tfrlhf.models.preset_files import write_settings
@@ -43,7 +44,7 @@ PLAIN_HEADS = (
 )
 
 
-class Policy(WithTrunk, keras.Model):
+class Policy(WithTrunk, WithLikelihood, keras.Model):
     """A causal language model with its tokenizer.
 
     Args:
@@ -302,8 +303,9 @@ class Policy(WithTrunk, keras.Model):
         return self.model
 
     def trunk_changed(self) -> None:
-        """Forgets the compiled decode loops."""
+        """Forgets the compiled decode loops and log-probabilities."""
         self._decode_functions.clear()
+        self.forget_likelihood()
 
     def quantize(self, mode: str, **settings: Any) -> None:
         """See `WithTrunk`; a reference is no exact copy any more."""

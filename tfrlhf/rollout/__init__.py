@@ -15,6 +15,7 @@ from tfrlhf.rollout.scoring import Reward
 from tfrlhf.rollout.scoring import RewardError
 from tfrlhf.rollout.scoring import ScoreRule
 from tfrlhf.rollout.scoring import call_reward
+from tfrlhf.rollout.scoring import part_metrics
 from tfrlhf.rollout.scoring import scores_ids
 from tfrlhf.rollout.scoring import with_end
 from tfrlhf.rollout.sequence_advantages import AdvantageWeighted
@@ -38,6 +39,7 @@ __all__ = [
     "WhitenedReturns",
     "call_reward",
     "make_experience",
+    "part_metrics",
     "rollout_metrics",
     "rollout_rewards",
     "scores_ids",

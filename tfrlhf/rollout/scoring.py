@@ -112,6 +112,28 @@ def call_reward(
     return values
 
 
+def part_metrics(reward: Reward, completions: Completions) -> dict[str, float]:
+    """Averages the parts of a reward that was just called.
+
+    Args:
+        reward: one with an attribute `parts`, a dict from names to the scores
+            of its last call, as `rewards.combine` makes; any other has none.
+        completions: `Completions` of B rows that it was called on.
+
+    Returns:
+        `rewards/<name>` to the mean; an empty response counts nowhere.
+    """
+    if not hasattr(reward, "parts"):
+        return {}
+    present = np.asarray(completions.response_mask).any(axis=-1)
+    return {
+        f"rewards/{name}": float(np.mean(np.asarray(scores)[present]))
+        if present.any()
+        else 0.0
+        for name, scores in reward.parts.items()
+    }
+
+
 def _name(reward: Any) -> str:
     if hasattr(reward, "__qualname__"):
         return f"`{reward.__qualname__}`"
