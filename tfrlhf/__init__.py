@@ -18,6 +18,7 @@ _HOMES = {
     "PPO": "tfrlhf.trainers",
     "Policy": "tfrlhf.models",
     "REINFORCE": "tfrlhf.trainers",
+    "RewardEnsemble": "tfrlhf.models",
     "RewardModel": "tfrlhf.models",
     "SFT": "tfrlhf.trainers",
     "Sampler": "tfrlhf.models",

@@ -1,5 +1,6 @@
 """Language models with heads, their tokenizer and how they are sampled."""
 
+from tfrlhf.models.ensemble import RewardEnsemble
 from tfrlhf.models.policy import Policy
 from tfrlhf.models.reference import frozen_copy
 from tfrlhf.models.reward import RewardModel
@@ -10,6 +11,7 @@ from tfrlhf.models.value import ValueModel
 
 __all__ = [
     "Policy",
+    "RewardEnsemble",
     "RewardModel",
     "Sampler",
     "Tokenizer",

@@ -8,6 +8,7 @@ from tfrlhf.rollout.experience import rollout_rewards
 from tfrlhf.rollout.experience import sequence_kl
 from tfrlhf.rollout.experience import value_metrics
 from tfrlhf.rollout.score_rules import ClipScores
+from tfrlhf.rollout.scoring import REWARD_MODELS
 from tfrlhf.rollout.scoring import Reward
 from tfrlhf.rollout.scoring import RewardError
 from tfrlhf.rollout.scoring import ScoreRule
@@ -19,6 +20,7 @@ __all__ = [
     "ClipScores",
     "GAE",
     "MovingBaseline",
+    "REWARD_MODELS",
     "Reward",
     "RewardError",
     "ScoreRule",
