@@ -13,7 +13,9 @@ from tfrlhf.losses.ranking import PairwiseRanking
 from tfrlhf.losses.ranking import best_of_n_loss
 from tfrlhf.losses.ranking import listwise_ranking_loss
 from tfrlhf.losses.ranking import pairwise_ranking_loss
+from tfrlhf.losses.regression import ScoreCrossEntropy
 from tfrlhf.losses.regression import ScoreRegression
+from tfrlhf.losses.regression import score_cross_entropy_loss
 from tfrlhf.losses.regression import score_regression_loss
 from tfrlhf.losses.supervised import TokenCrossEntropy
 from tfrlhf.losses.supervised import token_cross_entropy
@@ -24,6 +26,7 @@ __all__ = [
     "ListwiseRanking",
     "PPOLoss",
     "PairwiseRanking",
+    "ScoreCrossEntropy",
     "ScoreRegression",
     "TokenCrossEntropy",
     "best_of_n_loss",
@@ -31,6 +34,7 @@ __all__ = [
     "clipped_value_loss",
     "listwise_ranking_loss",
     "pairwise_ranking_loss",
+    "score_cross_entropy_loss",
     "score_regression_loss",
     "token_cross_entropy",
 ]
