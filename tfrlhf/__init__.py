@@ -24,7 +24,10 @@ _HOMES = {
     "Sampler": "tfrlhf.models",
     "Tokenizer": "tfrlhf.models",
     "ValueModel": "tfrlhf.models",
+    "best_of_n": "tfrlhf.rollout",
+    "best_of_n_kl": "tfrlhf.rollout",
     "frozen_copy": "tfrlhf.models",
+    "rejection_sample": "tfrlhf.rollout",
 }
 _PACKAGES = (
     "callbacks",

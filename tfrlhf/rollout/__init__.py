@@ -7,6 +7,8 @@ from tfrlhf.rollout.experience import rollout_metrics
 from tfrlhf.rollout.experience import rollout_rewards
 from tfrlhf.rollout.experience import sequence_kl
 from tfrlhf.rollout.experience import value_metrics
+from tfrlhf.rollout.prompt_records import as_columns
+from tfrlhf.rollout.prompt_records import as_records
 from tfrlhf.rollout.score_rules import ClipScores
 from tfrlhf.rollout.scoring import REWARD_MODELS
 from tfrlhf.rollout.scoring import Reward
@@ -15,8 +17,13 @@ from tfrlhf.rollout.scoring import ScoreRule
 from tfrlhf.rollout.scoring import call_reward
 from tfrlhf.rollout.scoring import scores_ids
 from tfrlhf.rollout.scoring import with_end
+from tfrlhf.rollout.search import BestOfN
+from tfrlhf.rollout.search import best_of_n
+from tfrlhf.rollout.search import best_of_n_kl
+from tfrlhf.rollout.search import rejection_sample
 
 __all__ = [
+    "BestOfN",
     "ClipScores",
     "GAE",
     "MovingBaseline",
@@ -24,8 +31,13 @@ __all__ = [
     "Reward",
     "RewardError",
     "ScoreRule",
+    "as_columns",
+    "as_records",
+    "best_of_n",
+    "best_of_n_kl",
     "call_reward",
     "make_experience",
+    "rejection_sample",
     "rollout_metrics",
     "rollout_rewards",
     "scores_ids",

@@ -6,6 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from tfrlhf.rollout import as_columns
+from tfrlhf.rollout import as_records
+
+__all__ = ["PromptBatches", "as_columns"]
+
 
 class PromptBatches:
     """Batches of prompt records.
@@ -23,19 +28,12 @@ class PromptBatches:
     def __init__(
         self, prompts: Sequence[Any], batch_size: int, seed: int
     ) -> None:
-        if isinstance(prompts, str):
-            raise ValueError(
-                "`prompts` must be a list of strings or records. Received one "
-                "string: put it in a list."
-            )
         if batch_size < 1:
             raise ValueError(
                 "`batch_size` must be at least 1. Received: "
                 f"batch_size={batch_size}"
             )
-        self.records = [_as_record(i, p) for i, p in enumerate(prompts)]
-        if not self.records:
-            raise ValueError("`prompts` is empty: give at least one prompt.")
+        self.records = as_records(prompts)
         self.rows = len(self.records)
         self.batch_size = batch_size
         self.seed = seed
@@ -56,40 +54,3 @@ class PromptBatches:
         for start in range(0, self.rows, self.batch_size):
             chosen = order[start : start + self.batch_size]
             yield [self.records[i] for i in chosen]
-
-
-def as_columns(
-    records: list[dict[str, Any]],
-) -> tuple[list[str], dict[str, list[Any]]]:
-    """Splits records into prompts and columns.
-
-    Args:
-        records: records `{"prompt": ..., **columns}`.
-
-    Returns:
-        The prompts, and each column that every record has as a list. Names
-        that start with an underscore are the project's own and left out.
-    """
-    names = set(records[0]).intersection(*records[1:]) - {"prompt"}
-    columns = {
-        name: [record[name] for record in records]
-        for name in sorted(names)
-        if not name.startswith("_")
-    }
-    return [record["prompt"] for record in records], columns
-
-
-def _as_record(index: int, prompt: Any) -> dict[str, Any]:
-    record = {"prompt": prompt} if isinstance(prompt, str) else prompt
-    if not isinstance(record, dict) or not isinstance(
-        record.get("prompt"), str
-    ):
-        raise ValueError(
-            f"Prompt {index} must be a string or a record with a string "
-            f"`prompt`. Received: {prompt!r}"
-        )
-    if not record["prompt"].strip():
-        raise ValueError(
-            f"Prompt {index} is empty: every prompt needs some text."
-        )
-    return record
