@@ -3,6 +3,10 @@
 Knows records, the tokenizer's ids and padding; no model and no training.
 """
 
+from tfrlhf.data.agreement import Agreement
+from tfrlhf.data.agreement import annotator_agreement
+from tfrlhf.data.agreement import filter_annotators
+from tfrlhf.data.agreement import weight_annotators
 from tfrlhf.data.batches import batches
 from tfrlhf.data.examples import examples
 from tfrlhf.data.examples import sequences
@@ -23,16 +27,19 @@ from tfrlhf.data.tokens import TextTokenizer
 from tfrlhf.data.transcripts import read_transcripts
 
 __all__ = [
+    "Agreement",
     "DataError",
     "PackedExamples",
     "Record",
     "Records",
     "Stream",
     "TextTokenizer",
+    "annotator_agreement",
     "batches",
     "check_prompts",
     "encode_prompts",
     "examples",
+    "filter_annotators",
     "load",
     "pack",
     "preferences",
@@ -41,4 +48,5 @@ __all__ = [
     "read_transcripts",
     "sequences",
     "stream",
+    "weight_annotators",
 ]
