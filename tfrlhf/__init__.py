@@ -17,6 +17,7 @@ _HOMES = {
     "MovingBaseline": "tfrlhf.rollout",
     "PPO": "tfrlhf.trainers",
     "Policy": "tfrlhf.models",
+    "ProcessRewardModel": "tfrlhf.models",
     "REINFORCE": "tfrlhf.trainers",
     "RewardEnsemble": "tfrlhf.models",
     "RewardModel": "tfrlhf.models",

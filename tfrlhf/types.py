@@ -136,6 +136,26 @@ class Ratings(NamedTuple):
     weight: Tensor
 
 
+class StepRatings(NamedTuple):
+    """One response with a number for each of its steps.
+
+    Attributes:
+        token_ids: int32 [B, S].
+        padding_mask: int32 [B, S].
+        response_mask: int32 [B, S].
+        step_mask: int32 [B, S], 1 on the last token of a step.
+        rating: float32 [B, S], 0 elsewhere.
+        weight: float32 [B].
+    """
+
+    token_ids: Tensor
+    padding_mask: Tensor
+    response_mask: Tensor
+    step_mask: Tensor
+    rating: Tensor
+    weight: Tensor
+
+
 class Examples(NamedTuple):
     """Text to imitate.
 

@@ -21,6 +21,8 @@ from tfrlhf.data.records import Record
 from tfrlhf.data.records import read_jsonl
 from tfrlhf.data.sources import Records
 from tfrlhf.data.sources import load
+from tfrlhf.data.step_ratings import separator_id
+from tfrlhf.data.step_ratings import step_ratings
 from tfrlhf.data.stream import Stream
 from tfrlhf.data.stream import stream
 from tfrlhf.data.tokens import TextTokenizer
@@ -46,7 +48,9 @@ __all__ = [
     "ratings",
     "read_jsonl",
     "read_transcripts",
+    "separator_id",
     "sequences",
+    "step_ratings",
     "stream",
     "weight_annotators",
 ]

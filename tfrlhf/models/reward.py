@@ -58,7 +58,7 @@ class RewardModel(WithTrunk, TrainableModel):
         >>> reward.score(["Hi."], [" Hello!"])
     """
 
-    metric_names = ("loss", "accuracy", "margin", "error")
+    metric_names: tuple[str, ...] = ("loss", "accuracy", "margin", "error")
 
     def __init__(
         self,
