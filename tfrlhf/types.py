@@ -109,6 +109,8 @@ class Preferences(NamedTuple):
         response_mask: int32 [B, K, S].
         ranks: int32 [B, K], 0 = best, -1 = absent.
         weight: float32 [B].
+        margin: float32 [B], by how much the score of a response should exceed
+            that of one a rank below, for a reward model.
     """
 
     token_ids: Tensor
@@ -116,6 +118,7 @@ class Preferences(NamedTuple):
     response_mask: Tensor
     ranks: Tensor
     weight: Tensor
+    margin: Tensor
 
 
 class Ratings(NamedTuple):

@@ -94,7 +94,7 @@ def test_pairs_give_the_bradley_terry_solution(model, features):
     found = fit(
         model,
         losses.PairwiseRanking(),
-        Preferences(token_ids, mask, mask, ranks, weight),
+        Preferences(token_ids, mask, mask, ranks, weight, 0.0 * weight),
     )
     chosen, rejected = (
         features[token_ids[:, 0, 0]],

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfrlhf
 from tests import references
@@ -87,7 +88,8 @@ def trained():
     model = process_model()
     model.compile(keras.optimizers.Adam(5e-3))
     first = model.evaluate(records())
-    model.fit(records(), batch_size=8, epochs=30, verbose=0)
+    encoded = data.step_ratings(records(), model.tokenizer, small.CONTEXT)
+    model.fit(data.batches(encoded, 8).repeat(30), verbose=0)
     return model, first
 
 
@@ -167,7 +169,15 @@ def test_save_and_load(tmp_path, trained):
     assert loaded.score_steps(*text) == model.score_steps(*text)
 
 
-def test_ppo_learns_from_rewards_of_steps(trained):
+@pytest.fixture
+def eagerly():
+    """Without tracing, where a function runs once."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def test_ppo_learns_from_rewards_of_steps(trained, eagerly):
     process, _ = trained
     policy = small.gpt2_policy(sharpness=4.0)
     before = small.weights(policy)
