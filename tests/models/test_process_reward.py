@@ -26,7 +26,7 @@ def records():
         {
             "prompt": f"The park {number}",
             "steps": [f"{number}{one}", f"{other}", f" {number % 4}{last}"],
-            "ratings": [kinds[one], kinds[other], kinds[last]],
+            "labels": [kinds[one], kinds[other], kinds[last]],
         }
         for number, (one, other, last) in enumerate(
             (a, b, c) for a in kinds for b in kinds for c in kinds
@@ -39,8 +39,8 @@ def test_steps_end_at_separators_and_eos():
     encoded = data.step_ratings(
         [
             {"prompt": "The park", "steps": ["a b", "c", "d"]}
-            | {"ratings": [1, 0.25, 3], "weight": 2},
-            {"prompt": "\nQ\n", "steps": ["one"], "ratings": [0.5]},
+            | {"labels": [1, 0.25, 3], "weight": 2},
+            {"prompt": "\nQ\n", "steps": ["one"], "labels": [0.5]},
         ],
         tokenizer,
         small.CONTEXT,
@@ -61,13 +61,13 @@ def test_steps_end_at_separators_and_eos():
 
 
 def test_bad_steps_are_named():
-    good = {"prompt": "Q", "steps": ["a", "b"], "ratings": [1, 0]}
+    good = {"prompt": "Q", "steps": ["a", "b"], "labels": [1, 0]}
     for change, message in [
         ({"steps": []}, "record 0: `steps` must be a list of one or more"),
         ({"steps": ["a", "b\nc"]}, r"`steps\[1\]` holds the separator"),
         ({"steps": ["a", " "]}, r"`steps\[1\]` is blank"),
-        ({"ratings": [1]}, "`ratings` must be a list of 2 numbers"),
-        ({"ratings": [1, "x"]}, r"`ratings\[1\]` must be a finite number"),
+        ({"labels": [1]}, "`labels` must be a list of 2 numbers"),
+        ({"labels": [1, "x"]}, r"`labels\[1\]` must be a finite number"),
         ({"prompt": " "}, "`prompt` is blank"),
     ]:
         with pytest.raises(data.DataError, match=message):
@@ -77,7 +77,7 @@ def test_bad_steps_are_named():
 
 
 def test_a_separator_that_joins_its_neighbours_is_refused():
-    record = {"prompt": "Q", "steps": ["The", "park"], "ratings": [1, 0]}
+    record = {"prompt": "Q", "steps": ["The", "park"], "labels": [1, 0]}
     # A space alone is one token, and so is " park".
     with pytest.raises(data.DataError, match="the 2 `steps` become 1 in"):
         data.step_ratings([record], small.tokenizer(), 64, separator=" ")
@@ -105,7 +105,7 @@ def test_evaluate_is_the_cross_entropy_of_the_steps():
     flat = [
         (score, rating, record["weight"])
         for row, record in zip(scores, weighed, strict=True)
-        for score, rating in zip(row, record["ratings"], strict=True)
+        for score, rating in zip(row, record["labels"], strict=True)
     ]
     assert len(flat) == 24
     each, rating, weight = np.array(flat).T

@@ -59,13 +59,13 @@ class StepEncoder(NamedTuple):
         """Checks a record and says what to tokenise."""
         prompt = check_prompt(where, text_field(where, record, "prompt"))
         steps = _steps(where, record, self.separator)
-        ratings = _ratings(where, record, len(steps))
+        labels = _labels(where, record, len(steps))
         response = self.separator.join(steps)
         request = response_request(
             where, prompt, {"steps": response}, self.tokenizer
         )
         weight = weight_field(where, record)
-        return request._replace(record=(*request.record, ratings, weight))
+        return request._replace(record=(*request.record, labels, weight))
 
     def row(self, where: str, request: Request, encoded: list[Ids]) -> StepRow:
         """Makes a row of the ids of the texts."""
@@ -121,7 +121,7 @@ def step_ratings(
     separator: str = "\n",
     skip_bad: bool = False,
 ) -> StepRatings:
-    r"""Turns {"prompt", "steps", "ratings"[, "weight"]} records into ids.
+    r"""Turns {"prompt", "steps", "labels"[, "weight"]} records into ids.
 
     The response is the steps with the separator between them; a step ends at
     the separator's token, the last one at EOS.
@@ -144,7 +144,7 @@ def step_ratings(
 
     Example:
         >>> records = [{"prompt": "2+2+1=", "steps": ["4+1", "5"]} | {
-        ...     "ratings": [1, 1]
+        ...     "labels": [1, 1]
         ... }]
         >>> step_ratings(records, tokenizer, max_length=64).step_mask.sum()
         2
@@ -191,14 +191,14 @@ def _steps(where: str, record: Record, separator: str) -> list[str]:
     return steps
 
 
-def _ratings(where: str, record: Record, count: int) -> list[float]:
-    values: Any = require(where, record, "ratings")
+def _labels(where: str, record: Record, count: int) -> list[float]:
+    values: Any = require(where, record, "labels")
     if not isinstance(values, list) or len(values) != count:
         raise DataError(
-            f"{where}: `ratings` must be a list of {count} numbers, one for "
+            f"{where}: `labels` must be a list of {count} numbers, one for "
             f"each of `steps`, not {reprlib.repr(values)}: write them in order."
         )
     return [
-        number_field(where, {f"ratings[{index}]": value}, f"ratings[{index}]")
+        number_field(where, {f"labels[{index}]": value}, f"labels[{index}]")
         for index, value in enumerate(values)
     ]

@@ -44,7 +44,7 @@ class ProcessRewardModel(RewardModel):
         >>> process = ProcessRewardModel.from_policy(policy)
         >>> process.compile("adam")
         >>> process.fit([{"prompt": "2+2+1=", "steps": ["4+1", "6"],
-        ...               "ratings": [1, 0]}])
+        ...               "labels": [1, 0]}])
         >>> process.score_steps(["2+2+1="], ["4+1\n5"])
         [[2.1, 1.7]]
     """
