@@ -110,7 +110,7 @@ PHASES = {
     ],
     "tfrlhf/trainers/learner_metrics.py": ["policy_metrics", "value_metrics"],
     "tfrlhf/trainers/minibatches.py": ["minibatch_rows"],
-    "tfrlhf/trainers/reinforce.py": ["REINFORCE.compile"],
+    "tfrlhf/trainers/critic_free.py": ["CriticFree.compile"],
     "tfrlhf/trainers/replicas.py": [
         "per_replica.part",
         "with_absent_rows",

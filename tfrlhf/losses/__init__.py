@@ -7,6 +7,7 @@ around the functions, with `reduction="none"`.
 
 from tfrlhf.losses.policy import PPOLoss
 from tfrlhf.losses.policy import clipped_policy_loss
+from tfrlhf.losses.policy import policy_ratio
 from tfrlhf.losses.ranking import BestOfN
 from tfrlhf.losses.ranking import ListwiseRanking
 from tfrlhf.losses.ranking import PairwiseRanking
@@ -34,6 +35,7 @@ __all__ = [
     "clipped_value_loss",
     "listwise_ranking_loss",
     "pairwise_ranking_loss",
+    "policy_ratio",
     "score_cross_entropy_loss",
     "score_regression_loss",
     "token_cross_entropy",

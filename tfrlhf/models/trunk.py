@@ -4,6 +4,7 @@ A low-rank adapter instead of training all weights, activations computed twice
 instead of kept, and fewer bits for what does not train.
 """
 
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,8 +99,14 @@ class WithTrunk:
             keras.layers.EinsumDense,
             keras.layers.Embedding,
         )
-        for layer in self.trunk._flatten_layers(include_self=False):
-            if isinstance(layer, kinds) and layer.quantization_mode is None:
-                layer.quantize(mode, **settings)
+        # Keras collects garbage for every layer: a second each, in a process
+        # with much in it, if it had to look at all that is there.
+        gc.freeze()
+        try:
+            for layer in self.trunk._flatten_layers(include_self=False):
+                if isinstance(layer, kinds) and layer.quantization_mode is None:
+                    layer.quantize(mode, **settings)
+        finally:
+            gc.unfreeze()
         self.trunk.trainable = False
         self.trunk_changed()

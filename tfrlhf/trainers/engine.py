@@ -22,13 +22,13 @@ from tfrlhf.models.value import ValueModel
 from tfrlhf.rollout import REWARD_MODELS
 from tfrlhf.rollout import Reward
 from tfrlhf.rollout import ScoreRule
+from tfrlhf.rollout import as_columns
 from tfrlhf.rollout import call_reward
 from tfrlhf.rollout import rollout_metrics
 from tfrlhf.rollout import scores_ids
 from tfrlhf.rollout import with_end
 from tfrlhf.trainers import replicas
 from tfrlhf.trainers.prompt_batches import PromptBatches
-from tfrlhf.trainers.prompt_batches import as_columns
 from tfrlhf.trainers.state import TrainingState
 from tfrlhf.types import Completions
 from tfrlhf.types import Prompts
@@ -113,7 +113,16 @@ class RolloutEngine(TrainableModel):
             token_ids: Tensor, padding_mask: Tensor, draws: Tensor
         ) -> Completions:
             prompts = Prompts(token_ids, padding_mask)
-            return self.policy.decode(prompts, draws, self.sampler)
+            # [P, n, T]: several responses to a prompt, which is read once.
+            count, each = tf.shape(draws)[0], tf.shape(draws)[1]
+            flat = tf.reshape(draws, [-1, draws.shape[2]])
+            found = self.policy.decode(prompts, flat, self.sampler)
+
+            def grouped(x: Tensor) -> Tensor:
+                shape = tf.concat([[count, each], tf.shape(x)[1:]], axis=0)
+                return tf.reshape(x, shape)
+
+            return Completions(*map(grouped, found))
 
         def collect(token_ids: Tensor, padding_mask: Tensor) -> Any:
             values = (
@@ -151,28 +160,34 @@ class RolloutEngine(TrainableModel):
         prompts: Sequence[str] | Prompts,
         seed: int | tuple[int, int],
         batch_size: int = 1,
+        responses: int = 1,
     ) -> Completions:
-        """Samples one response a prompt.
+        """Samples responses.
 
         Args:
-            prompts: strings, or `Prompts`.
+            prompts: strings, or `Prompts`, of P rows.
             seed: int or a pair of them; the same gives the same responses, on
                 any number of replicas.
-            batch_size: what a short batch is padded to.
+            batch_size: prompts that a short batch is padded to.
+            responses: how many to each prompt; they follow each other.
 
         Returns:
-            `Completions`, trimmed to the longest.
+            `Completions` of P · responses rows, trimmed to the longest.
         """
         limit = int(self.sampler.max_new_tokens or 0)
         if not isinstance(prompts, Prompts):
             prompts = self.policy.encode_prompts(list(prompts), limit)
         pair = seed if isinstance(seed, tuple) else (seed, 0)
-        draws = uniform_draws(pair, len(prompts.token_ids), limit)
+        count = len(prompts.token_ids)
+        draws = uniform_draws(pair, count * responses, limit)
+        draws = tf.reshape(draws, [count, responses, limit])
         rows = (*(tf.constant(x, tf.int32) for x in prompts), draws)
-        completions = replicas.on_replicas(
+        grouped = replicas.on_replicas(
             self.distribute_strategy, self._rollout_function, rows, batch_size
         )
-        return trimmed(completions)
+        return trimmed(
+            Completions(*(tf.reshape(x, [-1, *x.shape[2:]]) for x in grouped))
+        )
 
     def score(
         self,

@@ -106,6 +106,7 @@ class PPO(PolicyLearner):
                     f"`{name}` must be at least 1. Received: {name}={number}"
                 )
         self.advantage = advantage or GAE()
+        self.group_size = int(getattr(self.advantage, "group_size", 1))
         self.kl = kl or AdaptiveKL(target=6.0)
         self.update_epochs = update_epochs
         self.minibatches = minibatches
@@ -155,7 +156,8 @@ class PPO(PolicyLearner):
         Args:
             prompts: strings, or records `{"prompt": ..., **columns}` whose
                 columns reach the reward function.
-            batch_size: episodes of an iteration, over all replicas.
+            batch_size: episodes of an iteration, over all replicas; of an
+                estimator with groups, whole groups.
             epochs: the total number of passes over the prompts.
             initial_epoch: the epoch to go on from.
             seed: int; samples, prompt order and minibatches follow from it.
@@ -167,7 +169,12 @@ class PPO(PolicyLearner):
             Keras' `History`.
         """
         self._assert_compile_called("fit")
-        batches = PromptBatches(prompts, batch_size, seed)
+        if batch_size % self.group_size:
+            raise ValueError(
+                f"`batch_size` is {batch_size}, which makes no whole groups of "
+                f"{self.group_size} responses: give a multiple."
+            )
+        batches = PromptBatches(prompts, batch_size // self.group_size, seed)
         room = self.policy.context_length - int(
             self.sampler.max_new_tokens or 0
         )
@@ -213,15 +220,21 @@ class PPO(PolicyLearner):
         """Makes one iteration: sample, score, look, update.
 
         Args:
-            records: the prompts, `{"prompt": ..., **columns}`.
+            records: the prompts, `{"prompt": ..., **columns}`, each of which
+                is answered as often as a group of the estimator is large.
             batch_size: what a short batch is padded to, inside the phases.
 
         Returns:
             The metrics of docs/metrics.md.
         """
+        completions = self.rollout(
+            [record["prompt"] for record in records],
+            self.state.draw(),
+            batch_size // self.group_size,
+            self.group_size,
+        )
+        records = [r for r in records for _ in range(self.group_size)]
         prompts = [record["prompt"] for record in records]
-        draw = self.state.draw()
-        completions = self.rollout(prompts, draw, batch_size)
         responses = self.policy.decode_responses(completions)
         scores = self.score(records, responses, completions, batch_size)
         rollout = self.collect(completions, scores, batch_size)
@@ -251,6 +264,8 @@ class PPO(PolicyLearner):
         rewards: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Makes `update_epochs` passes of `minibatches` optimizer steps.
+
+        Fewer, if the KL control has a `stop` and the policy went that far.
 
         Args:
             experience: `Experience` of B rows.
@@ -284,6 +299,8 @@ class PPO(PolicyLearner):
                 if self.start_is_unchecked:
                     self._check_learner(batch, part)
                 logs = self.train_function(iter([part]))
+                if self.kl.stop and logs["policy/approx_kl"] > self.kl.stop:
+                    return logs
         return logs
 
     @property

@@ -6,10 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrlhf.rollout import as_columns
 from tfrlhf.rollout import as_records
-
-__all__ = ["PromptBatches", "as_columns"]
 
 
 class PromptBatches:
