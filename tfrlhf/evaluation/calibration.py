@@ -78,7 +78,7 @@ def calibration(
     Example:
         >>> found = calibration([2.0, 1.0, 0.0], [0.0, 0.0, 1.0], bins=2)
         >>> round(found.accuracy, 4), round(found.brier, 4)
-        (0.6667, 0.2071)
+        (0.6667, 0.207)
     """
     chosen = np.asarray(chosen_scores, float)
     rejected = np.asarray(rejected_scores, float)
