@@ -110,6 +110,8 @@ def test_what_is_no_ensemble(members):
 def test_ppo_scores_ids_with_it():
     members = [small.reward_model(seed, sharpness=4.0) for seed in (2, 3)]
     ensemble = tfrlhf.RewardEnsemble(members, "mean-std")
+    trained = sum(len(member.trainable_variables) for member in members)
+    assert len(ensemble.trainable_variables) == trained > 0
     before = [small.weights(member) for member in members]
     policy = small.gpt2_policy(sharpness=4.0)
     at_first = small.weights(policy)

@@ -50,7 +50,11 @@ def test_ratings_give_the_weighted_least_squares_solution(
     # One annotator, of every other record, rates the other way round.
     odd = np.arange(ROWS) % 2 == 1
     rating = 1.0 + 4.0 * ((features[token_ids, 0] > 0) ^ odd)
-    weight = np.where(odd, 0.1, 1.0) ** weighted
+    judged = [{"annotator": "contrary" if o else "other"} for o in odd]
+    trust = {"contrary": 0.1 if weighted else 1.0, "other": 1.0}
+    weight = np.array(
+        [r["weight"] for r in data.weight_annotators(judged, trust)]
+    )
     found = fit(
         model, losses.ScoreRegression(), rated(token_ids, rating, weight)
     )
