@@ -14,6 +14,7 @@ setup(
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<3.16",
         "keras-nlp>=0.32,<0.33",
+        "keras-rs>=0.4,<0.5",
         # 2.21.0 fails at import (undefined ICU symbol).
         "tensorflow-text>=2.21.1,<2.22",
         "transformers>=5.23,<6",

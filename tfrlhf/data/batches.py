@@ -15,6 +15,7 @@ from tfrlhf.types import Preferences
 from tfrlhf.types import Prompts
 from tfrlhf.types import Ratings
 from tfrlhf.types import Rollout
+from tfrlhf.types import StepRatings
 from tfrlhf.types import Tensor
 
 CARRIERS = (
@@ -24,6 +25,7 @@ CARRIERS = (
     Experience,
     Preferences,
     Ratings,
+    StepRatings,
     Examples,
     PackedExamples,
 )
@@ -35,6 +37,7 @@ Carrier = TypeVar(
     Experience,
     Preferences,
     Ratings,
+    StepRatings,
     Examples,
     PackedExamples,
 )

@@ -14,7 +14,9 @@ from tfrlhf.losses.ranking import PairwiseRanking
 from tfrlhf.losses.ranking import best_of_n_loss
 from tfrlhf.losses.ranking import listwise_ranking_loss
 from tfrlhf.losses.ranking import pairwise_ranking_loss
+from tfrlhf.losses.regression import ScoreCrossEntropy
 from tfrlhf.losses.regression import ScoreRegression
+from tfrlhf.losses.regression import score_cross_entropy_loss
 from tfrlhf.losses.regression import score_regression_loss
 from tfrlhf.losses.supervised import TokenCrossEntropy
 from tfrlhf.losses.supervised import token_cross_entropy
@@ -25,6 +27,7 @@ __all__ = [
     "ListwiseRanking",
     "PPOLoss",
     "PairwiseRanking",
+    "ScoreCrossEntropy",
     "ScoreRegression",
     "TokenCrossEntropy",
     "best_of_n_loss",
@@ -33,6 +36,7 @@ __all__ = [
     "listwise_ranking_loss",
     "pairwise_ranking_loss",
     "policy_ratio",
+    "score_cross_entropy_loss",
     "score_regression_loss",
     "token_cross_entropy",
 ]

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrlhf.models.ensemble import RewardEnsemble
 from tfrlhf.models.policy import Policy
 from tfrlhf.models.reward import RewardModel
 from tfrlhf.types import Completions
 from tfrlhf.types import Rollout
 from tfrlhf.types import Tensor
 
-Reward = RewardModel | Callable[..., Sequence[float]]
+Reward = RewardModel | RewardEnsemble | Callable[..., Sequence[float]]
+# Rewards that are models, which score ids as well as text.
+REWARD_MODELS = (RewardModel, RewardEnsemble)
 # From scores [B] and `Completions` to the scores [B] that count.
 ScoreRule = Callable[[Tensor, Completions], Tensor]
 
@@ -26,7 +29,7 @@ class RewardError(ValueError):
 def scores_ids(reward: Reward, policy: Policy) -> bool:
     """Tells whether the reward reads the policy's own ids."""
     return (
-        isinstance(reward, RewardModel)
+        isinstance(reward, REWARD_MODELS)
         and reward.tokenizer is not None
         and policy.tokenizer is not None
         and reward.tokenizer.to_json() == policy.tokenizer.to_json()

@@ -44,8 +44,8 @@ class PPO(PolicyLearner):
 
     Args:
         policy: the `Policy` to train, in place.
-        reward: a `RewardModel`, or `(prompts, responses, **columns) ->
-            list[float]` on text. A reward model is frozen.
+        reward: a `RewardModel` or `RewardEnsemble`, which are frozen, or
+            `(prompts, responses, **columns) -> list[float]` on text.
         value: `ValueModel`, trained in place; None for estimators without.
         reference: what the KL is measured against; None takes a frozen copy
             of the policy as it is now.
