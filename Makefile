@@ -8,13 +8,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart test mutants lint install clean
+.PHONY: quickstart test mutants peers lint install clean
 
 quickstart: install
 	$(BIN)/python recipes/rlhf.py $(ARGS)
 
 test: install lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 mutants: install
 	$(BIN)/python -m tests.conformance.run_mutants $(ARGS)
@@ -32,8 +32,6 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,sentiment]'
 	touch $(STAMP)
 
-.PHONY: peers clean-peers
-
 # The time from here on, installation included.
 peers: export PEERS_STARTED := $(shell date +%s)
 peers: install .venv-peers/installed
@@ -46,10 +44,5 @@ peers: install .venv-peers/installed
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-clean: clean-peers
-
-clean-peers:
-	rm -rf .venv-peers
-
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-peers build *.egg-info
