@@ -14,6 +14,8 @@ from tfrlhf.types import Experience
 from tfrlhf.types import Preferences
 from tfrlhf.types import Prompts
 from tfrlhf.types import Ratings
+from tfrlhf.types import ReferencedPreferences
+from tfrlhf.types import ReferencedRatings
 from tfrlhf.types import Rollout
 from tfrlhf.types import Tensor
 
@@ -24,6 +26,8 @@ CARRIERS = (
     Experience,
     Preferences,
     Ratings,
+    ReferencedPreferences,
+    ReferencedRatings,
     Examples,
     PackedExamples,
 )
@@ -35,6 +39,8 @@ Carrier = TypeVar(
     Experience,
     Preferences,
     Ratings,
+    ReferencedPreferences,
+    ReferencedRatings,
     Examples,
     PackedExamples,
 )
