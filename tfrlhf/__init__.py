@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdaptiveKL": "tfrlhf.trainers",
     "ClipScores": "tfrlhf.rollout",
+    "DPO": "tfrlhf.trainers",
     "FixedKL": "tfrlhf.trainers",
     "GAE": "tfrlhf.rollout",
     "MovingBaseline": "tfrlhf.rollout",

@@ -315,6 +315,19 @@ class KTOLoss(_PreferenceLoss):
         )
 
 
+def unequal_pairs(ranks: Tensor) -> Tensor:
+    """Tells which candidates are better than which.
+
+    Args:
+        ranks: int32 [B, K], 0 = best, -1 = absent.
+
+    Returns:
+        bool [B, K, K], True where i and j are present and i is better.
+    """
+    first, second = ranks[:, :, None], ranks[:, None, :]
+    return (first >= 0) & (first < second)
+
+
 def _mean_over_pairs(
     function: Callable[..., Tensor], ranks: Tensor, *log_probs: Tensor
 ) -> Tensor:
@@ -331,8 +344,7 @@ def _mean_over_pairs(
         float32 [B], 0 for a record without such a pair.
     """
     ranks = checks.int_tensor("ranks", ranks, rank=2)
-    first, second = ranks[:, :, None], ranks[:, None, :]
-    pairs = (first >= 0) & (first < second)
+    pairs = unequal_pairs(ranks)
     shape = tf.shape(pairs)
     sides = []
     for x in log_probs:
