@@ -200,7 +200,7 @@ def main():
     ):
         runs = {}
         for name, (count, micro_batches) in RUNS.items():
-            if name == "halves" and trainer in ("sft", "reward"):
+            if name == "halves" and trainer not in ("dpo", "ppo"):
                 continue
             strategy = mirrored if count == 2 else tf.distribute.get_strategy()
             tf.config.run_functions_eagerly(name in UNTRACED)

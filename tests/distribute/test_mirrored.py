@@ -37,7 +37,6 @@ def runs():
         ("dpo", "halves"),
         ("dpo", "quarters"),
         ("kto", "two"),
-        ("kto", "halves"),
         ("kto", "quarters"),
         ("ppo", "two"),
         ("ppo", "halves"),
