@@ -16,6 +16,7 @@ _HOMES = {
     "FixedKL": "tfrlhf.trainers",
     "GAE": "tfrlhf.rollout",
     "MovingBaseline": "tfrlhf.rollout",
+    "OnlineDPO": "tfrlhf.trainers",
     "PPO": "tfrlhf.trainers",
     "Policy": "tfrlhf.models",
     "REINFORCE": "tfrlhf.trainers",

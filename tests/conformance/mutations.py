@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tests.conformance import faults_in_checks
 from tests.conformance import faults_in_models
 from tests.conformance import faults_in_numbers
+from tests.conformance import faults_in_preferences
 from tests.conformance import faults_in_training
 
 
@@ -80,6 +81,7 @@ MUTANTS = tuple(
         faults_in_numbers.FAULTS
         + faults_in_models.FAULTS
         + faults_in_training.FAULTS
+        + faults_in_preferences.FAULTS
         + faults_in_checks.FAULTS
     )
 )

@@ -338,6 +338,30 @@ def test_texts_are_read_as_the_carrier_is():
     assert dpo.evaluate(rated)["loss"] == pytest.approx(0.5, rel=1e-5)
 
 
+def written(carrier):
+    """The texts of a carrier's sequences, [B, K]."""
+    return [
+        [
+            "".join(tables.LETTERS[i] for i in ids[mask > 0])
+            for ids, mask in zip(*row, strict=True)
+        ]
+        for row in zip(carrier.token_ids, carrier.padding_mask, strict=True)
+    ]
+
+
+def test_the_other_response_is_to_another_prompt():
+    texts = [("始", "我。"), ("始", "爱。"), ("始我", "你。")]
+    carrier = compiled(KTO).as_carrier(
+        ratings([(*text, 1.0, 1.0) for text in texts])
+    )
+    others = [row[1] for row in written(carrier)]
+    assert others == ["始你。", "始你。", "始我我。"]
+    same = compiled(KTO).as_carrier(
+        ratings([(*text, 1.0, 1.0) for text in texts[:2]])
+    )
+    assert [row[1] for row in written(same)] == ["始爱。", "始我。"]
+
+
 def test_a_response_to_another_prompt_is_cut_to_the_context():
     policy = tables.policy(TABLE)
     policy.context_length = 4
@@ -345,14 +369,10 @@ def test_a_response_to_another_prompt_is_cut_to_the_context():
     dpo.compile("sgd", KTO, run_eagerly=True)
     texts = [("始我", "爱。"), ("始", "你爱。")]
     carrier = dpo.as_carrier(ratings([(*text, 1.0, 1.0) for text in texts]))
-    written = [
-        [
-            "".join(tables.LETTERS[i] for i in ids[mask > 0])
-            for ids, mask in zip(*row, strict=True)
-        ]
-        for row in zip(carrier.token_ids, carrier.padding_mask, strict=True)
+    assert written(carrier) == [
+        ["始我爱。", "始我你爱"],
+        ["始你爱。", "始爱。"],
     ]
-    assert written == [["始我爱。", "始我你爱"], ["始你爱。", "始爱。"]]
     responses = carrier.response_mask.sum(axis=-1).tolist()
     assert responses == [[2, 2], [3, 2]]
 
@@ -369,6 +389,16 @@ def test_a_reference_that_needs_none_given_is_the_policy_as_it_was():
     named = tfrlhf.DPO(tables.policy(TABLE), tables.policy(REFERENCE))
     named.compile("sgd", run_eagerly=True)
     np.testing.assert_allclose(tables.table_of(named.reference), REFERENCE)
+
+
+def test_settings_reach_the_step():
+    dpo = tfrlhf.DPO(tables.policy(TABLE), tables.policy(REFERENCE))
+    dpo.compile("sgd", micro_batches=2, clip_norm=0.5, jit_compile=True)
+    assert (dpo.micro_batches, dpo.clip_norm, dpo.xla) == (2, 0.5, True)
+    assert dpo.objective.get_config() == losses.DPOLoss().get_config()
+    dpo.compile("adam", losses.IPOLoss(), run_eagerly=True)
+    assert dpo.run_eagerly and isinstance(dpo.optimizer, keras.optimizers.Adam)
+    assert isinstance(dpo.objective, losses.IPOLoss)
 
 
 def test_batches_of_the_carrier_train_too():
