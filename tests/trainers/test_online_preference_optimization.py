@@ -29,7 +29,11 @@ def compiled(loss=None, reward=lengths, **settings):
     return online
 
 
-def test_an_iteration_is_a_step_of_dpo_on_pairs_of_its_samples():
+UNTRACED = pytest.mark.filterwarnings("ignore:Even though the `tf.config.exp")
+
+
+@UNTRACED
+def test_an_iteration_is_a_step_of_dpo_on_pairs_of_its_samples(eagerly):
     online = compiled(losses.DPOLoss(0.3))
     logs = online.fit(PROMPTS, batch_size=4, verbose=0).history
     prompts, responses, rollout = online.last_iteration
@@ -59,7 +63,8 @@ def test_an_iteration_is_a_step_of_dpo_on_pairs_of_its_samples():
         assert logs[name] == pytest.approx(x, abs=1e-5), name
 
 
-def test_equal_scores_teach_nothing():
+@UNTRACED
+def test_equal_scores_teach_nothing(eagerly):
     online = compiled(reward=lambda prompts, responses: [1.0] * len(prompts))
     before = tables.table_of(online.policy)
     online.fit(PROMPTS, batch_size=3, verbose=0)
