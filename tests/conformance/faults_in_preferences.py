@@ -185,6 +185,7 @@ METRICS = {
     "accuracy-of-kto-ignores-the-kl": (
         "sign = tf.sign(rewards - threshold)",
         "sign = tf.sign(rewards)",
+        TRAINER + "::test_a_response_is_called_good_above_the_kl",
     ),
     "bad-responses-in-the-good-mean": (
         '"rewards/chosen": (tf.reduce_sum(rewards * good), goods),',
@@ -240,8 +241,7 @@ FAULTS = [
     ("tfrlhf/trainers/preference_optimization.py", UPDATE, DPO),
     (
         "tfrlhf/trainers/reference_cache.py",
-        f"{TRAINER}::test_a_cache_of_other_data_or_weights_is_not_read "
-        f"{TRAINER}::test_what_the_reference_says_is_kept_on_disk",
+        "tests/trainers/test_preference_reference.py",
         CACHE,
     ),
     (
