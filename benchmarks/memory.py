@@ -2,9 +2,10 @@
 
     python benchmarks/memory.py                # prints the table
     python benchmarks/memory.py --only lora    # some of its lines
+    python benchmarks/memory.py --size gpt2    # 124 million parameters
 
 Each line is the peak of resident memory over what the process had after its
-imports. A GPT-2 of 6 layers x 384 with 16,384 tokens, batches of 16 x 96.
+imports, for random weights in the shape of GPT-2 and batches of 16 x 96.
 """
 
 import argparse
@@ -12,7 +13,8 @@ import os
 import subprocess
 import sys
 
-LAYERS, WIDTH, VOCABULARY = 6, 384, 16_384
+# Layers, width, heads, vocabulary.
+SIZES = {"small": (6, 384, 6, 16_384), "gpt2": (12, 768, 12, 50_257)}
 BATCH, PROMPT, RESPONSE = 16, 32, 64
 
 SCENARIOS = {
@@ -31,24 +33,26 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="part of a scenario's name")
+    parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--scenario", choices=SCENARIOS, help="run it here")
     arguments = parser.parse_args()
     if arguments.scenario:
-        print(measure(arguments.scenario))
+        print(measure(arguments.scenario, arguments.size))
         return
     peaks = {}
     for name, what in SCENARIOS.items():
         if arguments.only in name:
-            peaks[name] = in_a_process(name)
+            peaks[name] = in_a_process(name, arguments.size)
             print(f"{name:14} {peaks[name]:7.0f} MB   {what}", flush=True)
     if {"ppo-lora", "sft-lora"} <= set(peaks):
         ratio = peaks["ppo-lora"] / peaks["sft-lora"]
         print(f"ppo-lora / sft-lora: {ratio:.2f}")
 
 
-def in_a_process(scenario: str) -> float:
+def in_a_process(scenario: str, size: str) -> float:
     """Runs a scenario in a fresh process; returns megabytes."""
     command = [sys.executable, __file__, "--scenario", scenario]
+    command += ["--size", size]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     answer = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=True
@@ -56,7 +60,7 @@ def in_a_process(scenario: str) -> float:
     return float(answer.stdout.split()[-1])
 
 
-def measure(scenario: str) -> float:
+def measure(scenario: str, size: str) -> float:
     """Returns the megabytes that a scenario adds at its peak."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
@@ -68,7 +72,8 @@ def measure(scenario: str) -> float:
     before = memory("VmRSS")
     kind, _, option = scenario.partition("-")
     dtype = "mixed_bfloat16" if option == "bfloat16" else "float32"
-    policy = make_policy(dtype)
+    policy = make_policy(size, dtype)
+    vocabulary = SIZES[size][-1]
     if option == "lora":
         policy.enable_lora(8)
     if option == "remat":
@@ -76,7 +81,7 @@ def measure(scenario: str) -> float:
     optimizer = keras.optimizers.Adam(1e-5)
     if kind == "sft":
         ids = tf.random.uniform(
-            [BATCH, PROMPT + RESPONSE], 3, VOCABULARY, tf.int32
+            [BATCH, PROMPT + RESPONSE], 3, vocabulary, tf.int32
         )
         mask = tf.ones_like(ids)
         sft = tfrlhf.SFT(policy)
@@ -89,11 +94,11 @@ def measure(scenario: str) -> float:
             verbose=0,
         )
     else:
-        run_ppo(policy, option, optimizer)
+        run_ppo(policy, option, optimizer, vocabulary)
     return memory("VmHWM") - before
 
 
-def run_ppo(policy, option, optimizer) -> None:
+def run_ppo(policy, option, optimizer, vocabulary) -> None:
     """Makes two iterations of PPO on ids."""
     import tensorflow as tf
 
@@ -110,7 +115,7 @@ def run_ppo(policy, option, optimizer) -> None:
         optimizer,
         sampler=tfrlhf.Sampler(max_new_tokens=RESPONSE, stop_token_ids=()),
     )
-    ids = tf.random.uniform([BATCH, PROMPT], 3, VOCABULARY, tf.int32)
+    ids = tf.random.uniform([BATCH, PROMPT], 3, vocabulary, tf.int32)
     prompts = tfrlhf.types.Prompts(ids, tf.ones_like(ids))
     for iteration in range(2):
         completions = ppo.rollout(prompts, seed=iteration)
@@ -120,18 +125,19 @@ def run_ppo(policy, option, optimizer) -> None:
         ppo.update(experience, rewards=rewards)
 
 
-def make_policy(dtype: str):
+def make_policy(size: str, dtype: str):
     """Builds the model with random weights, without a tokenizer."""
     import keras_hub
 
     import tfrlhf
 
+    layers, width, heads, vocabulary = SIZES[size]
     backbone = keras_hub.models.GPT2Backbone(
-        vocabulary_size=VOCABULARY,
-        num_layers=LAYERS,
-        num_heads=6,
-        hidden_dim=WIDTH,
-        intermediate_dim=4 * WIDTH,
+        vocabulary_size=vocabulary,
+        num_layers=layers,
+        num_heads=heads,
+        hidden_dim=width,
+        intermediate_dim=4 * width,
         max_sequence_length=PROMPT + RESPONSE,
         dropout=0.0,
         dtype=dtype,

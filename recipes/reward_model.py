@@ -2,9 +2,10 @@
 
     python recipes/reward_model.py --model DIR --preferences pairs.jsonl
 
-Takes JSONL of {"prompt", "chosen", "rejected"}, or Anthropic HH transcripts
-({"chosen", "rejected"} with Human: and Assistant: turns). A fifth of the
-prompts is held out.
+Takes whatever `tfrlhf.data.load` reads as preferences: {"prompt", "chosen",
+"rejected"}, {"prompt", "responses"} with the best first, Anthropic HH
+transcripts, OASST lists. Lists are learnt whole and measured pair by pair; a
+fifth of the prompts is held out.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ class Settings(cli.RunSettings):
     model: str | None = None
     """Model directory or KerasHub preset to start from."""
     preferences: pathlib.Path | None = None
-    """JSONL of preferences or transcripts."""
+    """Preferences, ranked lists or transcripts."""
     epochs: int = 1
     batch_size: int = 16
     learning_rate: float = 1e-4
@@ -57,15 +58,17 @@ def main(settings: Settings) -> None:
 
     summary = {
         "model": settings.model,
-        "pairs": len(train),
-        "held_out_pairs": len(test),
+        "records": len(train),
+        "held_out_pairs": len(pairs_of(test)),
         **rules,
         **learned,
         "seconds": run.seconds,
         "peak_memory_mb": cli.peak_memory_mb(),
     }
     run.write_summary(summary)
-    table = rich.table.Table(title=f"{len(test)} held-out pairs")
+    table = rich.table.Table(
+        title=f"{summary['held_out_pairs']} held-out pairs"
+    )
     table.add_column("")
     table.add_column("accuracy", justify="right")
     for name, title in (
@@ -79,13 +82,10 @@ def main(settings: Settings) -> None:
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Reads preference records; a file without prompts holds transcripts."""
+    """Reads preference records; conversations become transcripts."""
     from tfrlhf import data
 
-    first = data.read_jsonl(path, required=("chosen", "rejected"))[0]
-    if "prompt" in first:
-        return data.read_jsonl(path, required=("prompt", "chosen", "rejected"))
-    return data.read_transcripts(path)
+    return list(data.load(path, kind="preferences", chat="transcript"))
 
 
 def split_by_prompt(
@@ -103,13 +103,33 @@ def split_by_prompt(
     )
 
 
+def pairs_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Takes ranked lists apart into pairs."""
+    pairs = []
+    for record in records:
+        responses = record.get("responses")
+        if responses is None:
+            pairs.append(record)
+            continue
+        ranks = record.get("ranks", range(len(responses)))
+        ranked = list(zip(ranks, responses, strict=True))
+        pairs += [
+            {"prompt": record["prompt"], "chosen": better, "rejected": worse}
+            for rank, better in ranked
+            for other, worse in ranked
+            if rank < other
+        ]
+    return pairs
+
+
 def baselines(
     train: list[dict[str, Any]], test: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Measures the rules on the held-out pairs."""
     from tfrlhf import evaluation
 
-    bag = evaluation.bag_of_words_accuracy(train, test)
+    test = pairs_of(test)
+    bag = evaluation.bag_of_words_accuracy(pairs_of(train), test)
     longer = evaluation.longer_accuracy(test)
     return {
         "bag_of_words_accuracy": bag.value,
@@ -133,25 +153,30 @@ def learn(
     from tfrlhf import callbacks
     from tfrlhf import data
     from tfrlhf import evaluation
+    from tfrlhf import losses
 
     policy = tfrlhf.Policy.from_preset(settings.model)
     reward = tfrlhf.RewardModel.from_policy(policy)
     length = settings.max_length or policy.context_length
     tokenizer = policy.need_tokenizer()
     # Long conversations keep their end, on which people decided.
-    pairs, held_out = (
+    lists, held_out = (
         data.preferences(
             records, tokenizer, length, truncate=True, skip_bad=True
         )
-        for records in (train, test)
+        for records in (train, pairs_of(test))
     )
+    ranked = lists.ranks.shape[1] > 2
     steps = settings.epochs * -(-len(train) // settings.batch_size)
     decay = keras.optimizers.schedules.CosineDecay(
         settings.learning_rate, steps, alpha=0.1
     )
-    reward.compile(keras.optimizers.Adam(decay))
+    reward.compile(
+        keras.optimizers.Adam(decay),
+        losses.ListwiseRanking() if ranked else losses.PairwiseRanking(),
+    )
     reward.fit(
-        pairs,
+        lists,
         batch_size=settings.batch_size,
         epochs=settings.epochs,
         seed=settings.seed,

@@ -144,14 +144,32 @@ def truncate_at_stop(token_ids, mask, stop_token_ids):
     return kept, finished
 
 
-def clipped_policy_loss(log_probs, old_log_probs, advantages, mask, low, high):
+def clipped_policy_loss(
+    log_probs,
+    old_log_probs,
+    advantages,
+    mask,
+    low,
+    high,
+    dual=math.inf,
+    level="token",
+):
     out = np.zeros(mask.shape)
-    for index in np.ndindex(*out.shape):
-        if mask[index]:
-            ratio = math.exp(log_probs[index] - old_log_probs[index])
-            clipped = min(max(ratio, 1 - low), 1 + high)
-            advantage = advantages[index]
-            out[index] = max(-advantage * ratio, -advantage * clipped)
+    for row, column in np.ndindex(*out.shape):
+        if not mask[row, column]:
+            continue
+        changes = [
+            log_probs[row, t] - old_log_probs[row, t]
+            for t in range(mask.shape[1])
+            if mask[row, t] and (level == "sequence" or t == column)
+        ]
+        ratio = math.exp(sum(changes) / len(changes))
+        clipped = min(max(ratio, 1 - low), 1 + high)
+        advantage = advantages[row, column]
+        loss = max(-advantage * ratio, -advantage * clipped)
+        if advantage < 0:
+            loss = min(loss, -advantage * dual)
+        out[row, column] = loss
     return out
 
 

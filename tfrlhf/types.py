@@ -89,6 +89,7 @@ class Experience(NamedTuple):
         old_values: float32 [B, S], at rollout time.
         advantages: float32 [B, S].
         returns: float32 [B, S], the target of the value model.
+        ref_log_probs: float32 [B, S], of the reference, for a KL in the loss.
     """
 
     token_ids: Tensor
@@ -98,6 +99,7 @@ class Experience(NamedTuple):
     old_values: Tensor
     advantages: Tensor
     returns: Tensor
+    ref_log_probs: Tensor
 
 
 class Preferences(NamedTuple):

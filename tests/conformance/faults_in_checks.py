@@ -127,11 +127,11 @@ REPLICAS = {
 }
 REINFORCE = {
     "reinforce-makes-four-passes": (
-        '{"update_epochs": 1, **settings}',
-        '{"update_epochs": 4, **settings}',
+        '{"update_epochs": 1, **self.usual_settings(), **settings}',
+        '{"update_epochs": 4, **self.usual_settings(), **settings}',
     ),
     "reinforce-without-baseline": (
-        "advantage=advantage or MovingBaseline(),",
+        "advantage=advantage or self.estimator(),",
         "advantage=advantage or MovingBaseline(discount=0.0),",
         STEP + "::test_reinforce_weighs_by_the_return_less_the_returns_before",
     ),
@@ -139,7 +139,7 @@ REINFORCE = {
 FAULTS = [
     ("tfrlhf/trainers/replicas.py", MEANS, REPLICAS),
     (
-        "tfrlhf/trainers/reinforce.py",
+        "tfrlhf/trainers/critic_free.py",
         "tests/trainers/test_reinforce.py",
         REINFORCE,
     ),

@@ -200,18 +200,32 @@ DISTRIBUTE = {
         "if True:",
     ),
 }
+GROUPS = {
+    "group-of-all-rows": (
+        "groups - tf.reduce_mean(groups, axis=1, keepdims=True)",
+        "groups - tf.reduce_mean(groups)",
+    ),
+    "group-epsilon-inside-the-root": (
+        "(tf.sqrt(variance) + 1e-4)",
+        "tf.sqrt(variance + 1e-4)",
+    ),
+    "leave-none-out": (
+        "others = tf.reduce_sum(groups, axis=1, keepdims=True) - groups",
+        "others = tf.reduce_sum(groups, axis=1, keepdims=True)",
+    ),
+}
 POLICY_LOSS = {
     "policy-loss-minimum": (
-        "return tf.maximum(-advantages * ratio, -advantages * clipped)",
-        "return tf.minimum(-advantages * ratio, -advantages * clipped)",
+        "loss = tf.maximum(-advantages * ratio, -advantages * clipped)",
+        "loss = tf.minimum(-advantages * ratio, -advantages * clipped)",
     ),
     "policy-loss-negated": (
-        "return tf.maximum(-advantages * ratio, -advantages * clipped)",
-        "return tf.maximum(advantages * ratio, advantages * clipped)",
+        "loss = tf.maximum(-advantages * ratio, -advantages * clipped)",
+        "loss = tf.maximum(advantages * ratio, advantages * clipped)",
     ),
     "policy-loss-unclipped": (
-        "return tf.maximum(-advantages * ratio, -advantages * clipped)",
-        "return -advantages * ratio",
+        "loss = tf.maximum(-advantages * ratio, -advantages * clipped)",
+        "loss = -advantages * ratio",
     ),
     "ratio-inverted": (
         "zero_outside(log_probs, mask) - zero_outside(old_log_probs, mask)",
@@ -248,6 +262,18 @@ POLICY_LOSS = {
     "value-clip-ignored": (
         "mask,\n                self.value_clip,",
         "mask,\n                0.2,",
+    ),
+    "dual-clip-for-good-tokens-too": (
+        "tf.where(advantages < 0.0, tf.minimum(loss, limit), loss)",
+        "tf.minimum(loss, limit)",
+    ),
+    "sequence-ratio-of-the-sum": (
+        "mean = total / tf.maximum(tf.cast(count, tf.float32), 1.0)",
+        "mean = total",
+    ),
+    "kl-of-the-loss-turned": (
+        "zero_outside(output.log_probs, mask),\n            zero_outside(exp",
+        "-zero_outside(output.log_probs, mask),\n            -zero_outside(exp",
     ),
     "config-forgets-the-value-weight": (
         '"value_weight": self.value_weight,',
@@ -352,6 +378,7 @@ FAULTS = [
         "tests/ops/test_distribute.py::test_sums_over_two_replicas",
         DISTRIBUTE,
     ),
+    ("tfrlhf/ops/groups.py", "tests/ops/test_groups.py", GROUPS),
     ("tfrlhf/losses/policy.py", "tests/losses/test_policy.py", POLICY_LOSS),
     ("tfrlhf/losses/value.py", "tests/losses/test_value.py", VALUE_LOSS),
     ("tfrlhf/losses/ranking.py", "tests/losses/test_ranking.py", RANKING),

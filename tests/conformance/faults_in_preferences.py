@@ -223,8 +223,8 @@ ONLINE = {
         "full.weight",
     ),
     "online-scores-other-prompts": (
-        "twice = [record for record in records for _ in range(2)]",
-        "twice = [*records, *records]",
+        "records = [r for r in records for _ in range(self.group_size)]",
+        "records = [*records, *records]",
     ),
 }
 FAULTS = [

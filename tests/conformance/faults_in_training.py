@@ -273,8 +273,8 @@ LEARNER = {
         NUMBERS + "::test_the_temperature_is_in_all_log_probs_and_the_entropy",
     ),
     "prompts-count-in-the-loss": (
-        "return tf.cast(batch.response_mask, tf.float32)",
-        "return tf.cast(batch.padding_mask, tf.float32)",
+        "mask = tf.cast(batch.response_mask, tf.float32)\n        if self",
+        "mask = tf.cast(batch.padding_mask, tf.float32)\n        if self",
         MEANS + "::test_the_logged_loss_is_the_sum_over_tokens_by_their_number",
     ),
     "value-model-is-not-trained": (

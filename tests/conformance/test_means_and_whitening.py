@@ -69,6 +69,7 @@ def of_experience(hidden):
         values + 0.2 * normal(5, *MASK.shape),
         normal(6, *MASK.shape),
         values + normal(7, *MASK.shape),
+        log_probs,
     ]
     floats = [tf.where(HIDDEN, hidden, x) for x in floats]
     return trainer, Experience(ids, padding_mask, tf.constant(MASK), *floats)

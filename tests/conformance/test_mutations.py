@@ -98,6 +98,7 @@ PHASES = {
     ],
     "tfrlhf/trainers/learner_metrics.py": ["policy_metrics", "value_metrics"],
     "tfrlhf/trainers/minibatches.py": ["minibatch_rows"],
+    "tfrlhf/trainers/critic_free.py": ["CriticFree.compile"],
     "tfrlhf/trainers/preference_metrics.py": [
         "pair_metrics",
         "rating_metrics",
@@ -115,7 +116,6 @@ PHASES = {
     ],
     "tfrlhf/trainers/rated_responses.py": ["with_other_responses"],
     "tfrlhf/trainers/reference_cache.py": ["cached", "fingerprint"],
-    "tfrlhf/trainers/reinforce.py": ["REINFORCE.compile"],
     "tfrlhf/trainers/replicas.py": [
         "per_replica.part",
         "with_absent_rows",

@@ -16,6 +16,7 @@ from tests.conformance import support
 from tests.modes import MASK
 from tests.modes import normal
 from tfrlhf import losses
+from tfrlhf.types import Completions
 from tfrlhf.types import Experience
 from tfrlhf.types import PolicyOutput
 
@@ -106,11 +107,54 @@ def of_baseline(**changed):
 
 def of_loss(**changed):
     """The loss of a batch, far enough off for every clip."""
-    floats = [normal(seed, *MASK.shape) for seed in range(7)]
+    floats = [normal(seed, *MASK.shape) for seed in range(8)]
     mask = tf.constant(MASK)
-    batch = Experience(mask, mask, mask, *floats[:4])
-    loss = losses.PPOLoss(**changed)(batch, PolicyOutput(*floats[4:]))
+    batch = Experience(mask, mask, mask, *floats[:5])
+    loss = losses.PPOLoss(**changed)(batch, PolicyOutput(*floats[5:]))
     return np.asarray(loss).tolist()
+
+
+def of_kl_in_the_loss(**changed):
+    return of_loss(kl_weight=0.1, **changed)
+
+
+def of_mean(**changed):
+    """What every token weighs in the mean."""
+    trainer = bare_ppo()
+    trainer.compile(
+        "sgd",
+        losses.PPOLoss(**changed),
+        sampler=support.SAMPLER,
+        jit_compile=False,
+    )
+    mask = tf.constant(MASK)
+    batch = Experience(mask, mask, mask, *[tf.zeros(MASK.shape)] * 5)
+    return trainer.batch_weights(batch).numpy().tolist()
+
+
+def of_estimator(kind):
+    """What an estimator without values makes of rewards, once and again."""
+
+    def observe(**changed):
+        rewards = tf.constant(normal(1, *MASK.shape))
+        advantages, _ = kind(**changed)(rewards, None, tf.constant(MASK))
+        return advantages.numpy().tolist()
+
+    return observe
+
+
+def of_rule(kind, **usual):
+    """The scores that a rule leaves of 1, for responses short and long."""
+
+    def observe(**changed):
+        mask = tf.constant(MASK)
+        completions = Completions(
+            mask, mask, mask, tf.constant([1, 0, 1, 0]), tf.zeros(MASK.shape)
+        )
+        rule = kind(**usual | changed)
+        return rule(tf.ones([len(MASK)]), completions).numpy().tolist()
+
+    return observe
 
 
 def of_ranking(**changed):
@@ -193,6 +237,14 @@ SAMPLED = of_ppo_option(
 )
 ADAPTIVE = of_ppo_option(of={"kl": tfrlhf.AdaptiveKL}, target=0.5, horizon=100)
 FIXED = of_ppo_option(of={"kl": tfrlhf.FixedKL}, weight=0.2)
+
+
+def of_stop(**changed):
+    """Three passes over a rollout, or fewer."""
+    kl = tfrlhf.FixedKL(0.2, **changed)
+    return of_ppo(kl=kl, update_epochs=3)
+
+
 SLOW, NEW = keras.optimizers.SGD, keras.optimizers.Adam
 
 # What has options: what is seen of it, and another value for each of them.
@@ -221,7 +273,40 @@ OPTIONS = {
             "value_clip": None,
             "value_weight": 0.5,
             "entropy_weight": 0.1,
+            "dual_clip": 1.05,
+            "level": "sequence",
+            "mean_over": "responses",
+            "kl_weight": 0.1,
+            "kl_kind": "k1",
         },
+    ),
+    tfrlhf.GroupRelative: (
+        of_estimator(functools.partial(tfrlhf.GroupRelative, group_size=2)),
+        {"group_size": 4, "scale": False},
+    ),
+    tfrlhf.LeaveOneOut: (
+        of_estimator(functools.partial(tfrlhf.LeaveOneOut, group_size=2)),
+        {"group_size": 4},
+    ),
+    tfrlhf.WhitenedReturns: (
+        of_estimator(tfrlhf.WhitenedReturns),
+        {"discount": 0.9},
+    ),
+    tfrlhf.RewardWeighted: (
+        of_estimator(tfrlhf.RewardWeighted),
+        {"minimum": -0.5},
+    ),
+    tfrlhf.AdvantageWeighted: (
+        of_estimator(tfrlhf.AdvantageWeighted),
+        {"temperature": 0.5, "limit": 1.1},
+    ),
+    tfrlhf.MissingEndPenalty: (
+        of_rule(tfrlhf.MissingEndPenalty, penalty=1.0),
+        {"penalty": 2.0},
+    ),
+    tfrlhf.LengthPenalty: (
+        of_rule(tfrlhf.LengthPenalty, free=2, limit=6),
+        {"free": 3, "limit": 7, "penalty": 2.0},
     ),
     tfrlhf.GAE: (
         of_gae,
@@ -253,9 +338,13 @@ OPTIONS = {
             "horizon": 1000,
             "kind": "k3",
             "clip": 0.1,
+            "stop": 1e-9,
         },
     ),
-    tfrlhf.FixedKL: (FIXED, {"weight": 0.5, "kind": "k2", "clip": 0.1}),
+    tfrlhf.FixedKL: (
+        FIXED,
+        {"weight": 0.5, "kind": "k2", "clip": 0.1, "stop": 1e-9},
+    ),
     tfrlhf.SFT: (of_sft, {"learn_prompts": True}),
     tfrlhf.SFT.compile: (
         of_sft,
@@ -276,6 +365,10 @@ OPTIONS = {
 # Seen elsewhere: what XLA compiles has the same numbers.
 APART = {
     (tfrlhf.GAE, "when"): of_moment,
+    (tfrlhf.AdaptiveKL, "stop"): of_stop,
+    (tfrlhf.FixedKL, "stop"): of_stop,
+    (losses.PPOLoss, "mean_over"): of_mean,
+    (losses.PPOLoss, "kl_kind"): of_kl_in_the_loss,
     (tfrlhf.PPO.compile, "jit_compile"): of_jit(bare_ppo),
     (tfrlhf.SFT.compile, "jit_compile"): of_jit(bare_sft),
 }

@@ -91,7 +91,7 @@ def test_every_array_follows_its_row():
 def test_tensors_and_float_arrays_are_trimmed_too():
     ids, mask = prompts([2, 2], 6)
     values = tf.random.stateless_uniform([2, 6], [1, 2])
-    carrier = Experience(ids, mask, mask, values, values, values, values)
+    carrier = Experience(ids, mask, mask, *[values] * 5)
     (batch,) = batches(carrier, 2, bucket=1)
     assert {tuple(array.shape) for array in batch} == {(2, 2)}
     np.testing.assert_array_equal(batch.advantages, values[:, :2])

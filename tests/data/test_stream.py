@@ -214,7 +214,7 @@ class Seen(keras.callbacks.Callback):
         self.after.append(small.weights(self.model.policy))
 
 
-def trained(first_epoch, epochs, start=None):
+def trained(first_epoch, epochs, start=None, by_hand=False):
     records = [
         {"prompt": f"{i}", "response": " text" * (1 + i % 3)} for i in range(12)
     ]
@@ -230,10 +230,10 @@ def trained(first_epoch, epochs, start=None):
     sft.compile(keras.optimizers.SGD(0.1), jit_compile=False)
     seen = Seen()
     sft.fit(
-        made.dataset(),
+        made.dataset() if by_hand else made,
         initial_epoch=first_epoch,
         epochs=epochs,
-        callbacks=[made.follow_epochs(), seen],
+        callbacks=[made.follow_epochs(), seen] if by_hand else seen,
         verbose=0,
     )
     return seen.after
@@ -244,6 +244,56 @@ def test_training_goes_on_with_the_orders_it_would_have_seen():
     resumed = trained(1, 3, start=whole[0])
     for expected, received in zip(whole[2], resumed[1], strict=True):
         np.testing.assert_array_equal(received, expected)
+    by_hand = trained(1, 3, start=whole[0], by_hand=True)
+    for expected, received in zip(whole[2], by_hand[1], strict=True):
+        np.testing.assert_array_equal(received, expected)
+
+
+def test_every_epoch_of_fit_has_an_order_of_its_own(monkeypatch):
+    made = stream(RECORDS, small.tokenizer(), small.CONTEXT, batch_size=4)
+    began = []
+    epoch = made.epoch
+    monkeypatch.setattr(made, "epoch", lambda n: began.append(n) or epoch(n))
+    sft = tfrlhf.SFT(small.gpt2_policy())
+    sft.compile("sgd", jit_compile=False)
+    callbacks = keras.callbacks.CallbackList([Seen()], model=sft)
+    sft.fit(
+        made,
+        epochs=4,
+        initial_epoch=1,
+        verbose=0,
+        callbacks=callbacks.callbacks,
+    )
+    assert set(began) == {1, 2, 3}
+    # Measured in one order, whatever epoch the training was at.
+    first = sft.evaluate(made)
+    assert sft.evaluate(made) == first
+
+
+def test_a_reward_model_learns_from_a_stream():
+    records = [
+        {"prompt": "The park", "chosen": f" is {i}", "rejected": " x"}
+        for i in range(6)
+    ]
+    arguments = {"kind": "preferences", "batch_size": 3}
+    made = stream(records, small.tokenizer(), small.CONTEXT, **arguments)
+    reward = small.reward_model()
+    reward.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    before = reward.evaluate(made)["loss"]
+    reward.fit(made, epochs=3, validation_data=made, verbose=0)
+    assert reward.evaluate(made)["loss"] < before
+
+
+def test_a_bad_record_stops_fit_before_a_step():
+    records = [{"prompt": "a", "response": " b"}, {"prompt": "a"}]
+    made = stream(records, small.tokenizer(), small.CONTEXT)
+    sft = tfrlhf.SFT(small.gpt2_policy())
+    sft.compile("sgd", jit_compile=False)
+    before = small.weights(sft.policy)
+    with pytest.raises(DataError, match="record 1: the field `response`"):
+        sft.fit(made, verbose=0)
+    for now, then in zip(small.weights(sft.policy), before, strict=True):
+        np.testing.assert_array_equal(now, then)
 
 
 MEMORY = """

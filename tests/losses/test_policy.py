@@ -30,21 +30,27 @@ GOLDEN_OLD_VALUES = np.array([[0.5, 0.4, 0.3, 0.2]], np.float32)
 GOLDEN_RETURNS = np.array([[0.8301, 0.958, 0.94, 1.0]], np.float32)
 ONES = np.ones([1, 4], np.int32)
 
-lopsided = functools.partial(losses.clipped_policy_loss, clip=(0.1, 0.4))
+CLIPS = {
+    "usual": ({}, {"low": 0.2, "high": 0.2}),
+    "lopsided": ({"clip": (0.1, 0.4)}, {"low": 0.1, "high": 0.4}),
+    "dual": (
+        {"clip": 0.5, "dual_clip": 1.1},
+        {"low": 0.5, "high": 0.5, "dual": 1.1},
+    ),
+    "sequence": (
+        {"clip": 0.05, "level": "sequence"},
+        {"low": 0.05, "high": 0.05, "level": "sequence"},
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("function", "low", "high"),
-    [(losses.clipped_policy_loss, 0.2, 0.2), (lopsided, 0.1, 0.4)],
-)
-def test_agrees_with_reference(evaluate, function, low, high):
-    reference = functools.partial(
-        references.clipped_policy_loss, low=low, high=high
-    )
+@pytest.mark.parametrize("name", CLIPS)
+def test_agrees_with_reference(evaluate, name):
+    ours, theirs = CLIPS[name]
     assert_agrees(
         evaluate,
-        function,
-        reference,
+        functools.partial(losses.clipped_policy_loss, **ours),
+        functools.partial(references.clipped_policy_loss, **theirs),
         LOG_PROBS,
         OLD_LOG_PROBS,
         ADVANTAGES,
@@ -84,7 +90,9 @@ def ppo_loss(loss, *arrays):
     """Calls the class with tensors in one flat list."""
     log_probs, values, entropy, mask, old_log_probs, old_values, *rest = arrays
     return loss(
-        Experience(mask, mask, mask, old_log_probs, old_values, *rest),
+        Experience(
+            mask, mask, mask, old_log_probs, old_values, *rest, log_probs
+        ),
         PolicyOutput(log_probs, values, entropy),
     )
 
@@ -182,12 +190,28 @@ def test_every_option_changes_the_loss(changed):
 @pytest.mark.parametrize("clip", [0.3, (0.2, 0.28)])
 @pytest.mark.parametrize("value_clip", [0.4, None])
 def test_ppo_loss_round_trip(clip, value_clip):
-    loss = losses.PPOLoss(clip, value_clip, 0.5, 0.01, name="mine")
+    loss = losses.PPOLoss(
+        clip,
+        value_clip,
+        0.5,
+        0.01,
+        3.0,
+        "sequence",
+        "limit",
+        0.04,
+        "k2",
+        "mine",
+    )
     assert list(loss.get_config().values()) == [
         clip,
         value_clip,
         0.5,
         0.01,
+        3.0,
+        "sequence",
+        "limit",
+        0.04,
+        "k2",
         "mine",
     ]
     again = losses.PPOLoss.from_config(loss.get_config())
@@ -221,3 +245,42 @@ def test_wrong_input_is_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             losses.PPOLoss(**options)
+
+
+@pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
+def test_the_kl_in_the_loss(kind):
+    arrays = [LOG_PROBS, VALUES, ENTROPY, MASK, OLD_LOG_PROBS, OLD_VALUES]
+    arrays += [ADVANTAGES, RETURNS]
+    batch = Experience(
+        MASK, MASK, MASK, *arrays[4:], np.where(HIDDEN, np.nan, OLD_LOG_PROBS)
+    )
+    output = PolicyOutput(LOG_PROBS, VALUES, ENTROPY)
+    with_kl = losses.PPOLoss(kl_weight=0.3, kl_kind=kind)(batch, output)
+    added = np.asarray(with_kl) - np.asarray(losses.PPOLoss()(batch, output))
+    for row, t in np.ndindex(*MASK.shape):
+        d = float(LOG_PROBS[row, t] - OLD_LOG_PROBS[row, t])
+        expected = (
+            {
+                "k1": d,
+                "k2": d * d / 2,
+                "k3": float(np.exp(-d)) - 1 + d,
+            }[kind]
+            * 0.3
+            * MASK[row, t]
+        )
+        assert added[row, t] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dual_clip": 1.0}, "`dual_clip` must be above 1"),
+        ({"level": "word"}, "`level` must be one of 'token', 'sequence'"),
+        ({"mean_over": "rows"}, "`mean_over` must be one of 'tokens'"),
+        ({"kl_weight": -0.1}, "`kl_weight`"),
+        ({"kl_kind": "k4"}, "`kl_kind` must be one of"),
+    ],
+)
+def test_settings_that_cannot_be(settings, message):
+    with pytest.raises(ValueError, match=message):
+        losses.PPOLoss(**settings)

@@ -177,3 +177,22 @@ def test_the_sampler_of_the_model_stays_its_own():
     before = policy.model.sampler
     run(policy.model, prompts([1], width=1), np.zeros([1, 1]))
     assert policy.model.sampler is before
+
+
+@pytest.mark.parametrize("family", [small.gpt2_policy, small.llama_policy])
+def test_a_prompt_continued_several_times_is_read_once(family):
+    policy = family(sharpness=4.0)
+    one = prompts([5, 6, 7], [8], [9, 4], width=3)
+    each = Prompts(*(tf.repeat(x, 2, axis=0) for x in one))
+    draws = np.random.default_rng(0).random([6, 5])
+    settings = {"stop_token_ids": (2,)}
+    function = tf.function(
+        lambda given, draws: decode(policy.model, given, draws, **settings),
+        autograph=False,
+        jit_compile=True,
+    )
+    draws = tf.constant(draws, tf.float32)
+    for received, expected in zip(
+        function(one, draws), function(each, draws), strict=True
+    ):
+        np.testing.assert_allclose(received, expected, atol=1e-5)

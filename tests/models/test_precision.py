@@ -105,3 +105,34 @@ def test_a_reference_and_a_reward_model_of_8_bits():
     )
     (kl,) = ppo.fit(["The park"] * 4, verbose=0).history["objective/kl"]
     assert 0.0 < abs(kl) < 0.5
+
+
+def scores_beside(reference):
+    """The learning curve for a letter, held back by a KL to `reference`."""
+    policy = small.gpt2_policy(sharpness=4.0)
+    trainer = tfrlhf.REINFORCE(
+        policy,
+        lambda prompts, responses: [r.count("e") / 6 for r in responses],
+        reference,
+    )
+    trainer.compile(
+        keras.optimizers.Adam(4e-3),
+        sampler=tfrlhf.Sampler(temperature=0.7, max_new_tokens=6),
+        kl=tfrlhf.FixedKL(0.1),
+        jit_compile=False,
+    )
+    history = trainer.fit(
+        ["The park"] * 512, batch_size=512, epochs=15, verbose=0
+    )
+    return np.array(history.history["objective/scores"])
+
+
+def test_a_policy_learns_the_same_beside_8_bits():
+    policy = small.gpt2_policy(sharpness=4.0)
+    expected = scores_beside(tfrlhf.frozen_copy(policy))
+    reference = tfrlhf.frozen_copy(policy)
+    reference.quantize("int8")
+    received = scores_beside(reference)
+    assert expected[-1] > expected[0] + 0.3
+    # Two standard errors of a difference of means over 512 responses.
+    np.testing.assert_allclose(received, expected, atol=0.04)

@@ -324,3 +324,40 @@ def test_other_keras_hub_families_are_refused_by_name():
     other = keras_hub.tokenizers.ByteTokenizer()
     with pytest.raises(ValueError, match="received a ByteTokenizer"):
         Tokenizer.from_keras_hub(other)
+
+
+def closed_vocabulary(words, bos=True):
+    """One token a word, and none for others."""
+    vocabulary = {word: i for i, word in enumerate(["<s>", "</s>", *words])}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    backend.add_special_tokens(["<s>", "</s>"])
+    if bos:
+        backend.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+        )
+    return Tokenizer(backend, bos_id=0, eos_id=1, pad_id=1)
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_words_without_an_unknown_token(bos):
+    tokenizer = closed_vocabulary(["up", "down"], bos)
+    opening = [0] if bos else []
+    assert tokenizer.encode("up down") == [*opening, 2, 3]
+    assert tokenizer.encode_many(["up", "down"]) == [
+        [*opening, 2],
+        [*opening, 3],
+    ]
+    for encode in (
+        tokenizer.encode,
+        lambda text: tokenizer.encode_many([text]),
+    ):
+        with pytest.raises(ValueError, match="'up left' cannot be") as caught:
+            encode("up left")
+        assert "`unk_token`" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_that_takes_no_text():
+    with pytest.raises(ValueError, match="cannot even encode its own words"):
+        closed_vocabulary(["two words"])

@@ -7,6 +7,7 @@ MODULES = [
     "tfrlhf.checks",
     "tfrlhf.ops.advantages",
     "tfrlhf.ops.distribute",
+    "tfrlhf.ops.groups",
     "tfrlhf.ops.kl",
     "tfrlhf.ops.log_probs",
     "tfrlhf.ops.masking",

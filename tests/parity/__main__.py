@@ -25,6 +25,9 @@ COLUMNS = (
     "written",
     "written greedy",
     "reward",
+    "adapter",
+    "adapter reward",
+    "peft",
     "field",
 )
 
@@ -83,13 +86,16 @@ def compare(case, directory):
     reward = checks.reward_model(policy)
     checks.write_quietly(reward, here / "reward")
     np.save(here / "expected.npy", checks.scores_to_expect(reward))
+    copy = tfrlhf.frozen_copy(policy)
+    adapted = tfrlhf.frozen_copy(policy)
+    adapted.load_adapter(here / "peft")
+    checks.write_adapters(policy, adapted.adapter.targets, here)
     return {
         "logits": checks.difference(ours, theirs["logits"]),
         "greedy": agreeing(continued, theirs["greedy"]),
-        "clone": checks.difference(
-            ours, checks.logits(tfrlhf.frozen_copy(policy))
-        ),
+        "clone": checks.difference(ours, checks.logits(copy)),
         "preset": checks.difference(ours, checks.logits(saved)),
+        "peft": checks.difference(checks.logits(adapted), theirs["adapted"]),
     }
 
 
@@ -103,10 +109,17 @@ def read_back(case, directory):
     here = directory / cases.slug(case)
     theirs, ours = np.load(here / "theirs.npz"), np.load(here / "ours.npz")
     scores = np.load(here / "reward.npy") - np.load(here / "expected.npy")
+    ours_adapted = np.load(here / "adapted.npz")
+    theirs_adapted = np.load(here / "adapter.npz")
+    adapted_scores = ours_adapted["scores"] - theirs_adapted["scores"]
     return {
         "written": checks.difference(ours["logits"], theirs["logits"]),
         "written greedy": agreeing(ours["greedy"], theirs["greedy"]),
         "reward": float(np.abs(scores).max()),
+        "adapter": checks.difference(
+            ours_adapted["logits"], theirs_adapted["logits"]
+        ),
+        "adapter reward": float(np.abs(adapted_scores).max()),
     }
 
 

@@ -178,6 +178,11 @@ CASES = {
 # How the file of a case is stored, where it is not one file of float32.
 SHARDED = ("llama 3", "qwen 2.5")
 BFLOAT16 = ("qwen 3",)
+# What PEFT adapts; GPT-2's `c_fc` ends in an activation in KerasHub.
+ADAPTED = {"gpt2": ["c_attn", "attn.c_proj", "mlp.c_proj"]}
+EVERY = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
+# Scaled by lora_alpha / sqrt(r).
+RANK_STABLE = ("gpt2", "qwen 2.5")
 
 
 # Other values, which must move the logits: else agreement proves nothing.

@@ -10,9 +10,12 @@ from tokenizers import pre_tokenizers
 
 import tfrlhf
 from tests.parity import cases
+from tfrlhf.export import write_adapter
 from tfrlhf.export import write_transformers
 from tfrlhf.types import Prompts
 
+# Of `reward_model`, head and gain together.
+BIAS = 0.3 * 1.7 - 0.2
 GREEDY = tfrlhf.Sampler(temperature=0.0, stop_token_ids=())
 
 
@@ -62,9 +65,9 @@ def through_preset(policy, directory):
     return tfrlhf.Policy.from_preset(directory)
 
 
-def reward_model(policy):
+def reward_model(policy, share_trunk=False):
     """A reward model over the policy's weights with a head of its own."""
-    reward = tfrlhf.RewardModel.from_policy(policy)
+    reward = tfrlhf.RewardModel.from_policy(policy, share_trunk=share_trunk)
     shape = reward.head.kernel.shape
     reward.head.kernel.assign(cases.draw("score", tuple(shape)))
     reward.head.bias.assign([0.3])
@@ -77,7 +80,7 @@ def scores_to_expect(reward):
     """What transformers should say: without a bias that it has no place for."""
     scores = np.asarray(reward(*cases.sequences()))
     has_bias = "GPT2" in type(reward.backbone).__name__
-    return scores if has_bias else scores - (0.3 * 1.7 - 0.2)
+    return scores if has_bias else scores - BIAS
 
 
 def write_quietly(model, directory: pathlib.Path):
@@ -85,3 +88,26 @@ def write_quietly(model, directory: pathlib.Path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         write_transformers(model, directory)
+
+
+def draw_adapter(adapter):
+    """Gives an adapter weights as training might."""
+    for weight in adapter.weights:
+        weight.assign(cases.draw(weight.name, tuple(weight.shape)))
+
+
+def write_adapters(policy, targets, directory: pathlib.Path):
+    """Adapts a policy, writes adapters of it and of a reward model over it.
+
+    What they compute goes into a file, the scores without their bias.
+    """
+    policy.enable_lora(2, 3.0, targets)
+    draw_adapter(policy.adapter)
+    reward = reward_model(policy, share_trunk=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_adapter(policy, directory / "adapter")
+        write_adapter(reward, directory / "adapter_reward")
+    scores = np.asarray(reward(*cases.sequences())) - BIAS
+    path = directory / "adapted.npz"
+    np.savez(path, logits=logits(policy), scores=scores)

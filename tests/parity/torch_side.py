@@ -13,6 +13,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 import cases
 import numpy as np
+import peft
 import torch
 import transformers
 from transformers import AutoConfig
@@ -39,7 +40,8 @@ def make(directory, stories=None, ids=None):
             model = model.to(torch.bfloat16)
         size = "40KB" if case in cases.SHARDED else "5GB"
         model.save_pretrained(target, max_shard_size=size)
-        record(target, target.parent / "theirs.npz")
+        adapted = adapt(case, target)
+        record(target, target.parent / "theirs.npz", adapted=adapted)
         effects[case] = field_effects(case, target)
     if stories is not None:
         model = load(stories, AutoModelForCausalLM)
@@ -47,13 +49,32 @@ def make(directory, stories=None, ids=None):
         (directory / "story.json").write_text(json.dumps(story))
     versions = {"torch": torch.__version__}
     versions["transformers"] = transformers.__version__
+    versions["peft"] = peft.__version__
     (directory / "versions.json").write_text(json.dumps(versions))
     (directory / "effects.json").write_text(json.dumps(effects))
 
 
-def draw_weights(model):
+def adapt(case, directory):
+    """Writes an adapter of a case's model; returns the logits with it."""
+    config = peft.LoraConfig(
+        r=3,
+        lora_alpha=5,
+        target_modules=cases.ADAPTED.get(case, cases.EVERY),
+        use_rslora=case in cases.RANK_STABLE,
+        fan_in_fan_out=case == "gpt2",
+        task_type="CAUSAL_LM",
+    )
+    model = peft.get_peft_model(load(directory, AutoModelForCausalLM), config)
+    draw_weights(model, "lora_")
+    model.save_pretrained(directory.parent / "peft")
+    return logits(model.eval())
+
+
+def draw_weights(model, part=""):
     with torch.no_grad():
         for name, weight in model.named_parameters():
+            if part not in name:
+                continue
             weight.copy_(torch.from_numpy(cases.draw(name, weight.shape)))
 
 
@@ -61,7 +82,7 @@ def load(directory, kind):
     return kind.from_pretrained(directory, dtype=torch.float32).eval()
 
 
-def record(directory, path):
+def record(directory, path, **more):
     model = load(directory, AutoModelForCausalLM)
     tensors = {n: list(p.shape) for n, p in model.named_parameters()}
     np.savez(
@@ -70,6 +91,7 @@ def record(directory, path):
         greedy=np.array([greedy(model, ids) for ids in cases.prompts()]),
         config=(directory / "config.json").read_text(),
         tensors=json.dumps(tensors),
+        **more,
     )
 
 
@@ -117,13 +139,23 @@ def read(directory):
         record(here / "ours", here / "ours.npz")
         AutoTokenizer.from_pretrained(here / "ours")
         model = load(here / "reward", AutoModelForSequenceClassification)
-        ids, mask = cases.sequences()
-        with torch.no_grad():
-            scores = model(
-                torch.tensor(ids, dtype=torch.long),
-                attention_mask=torch.tensor(mask),
-            ).logits[:, 0]
-        np.save(here / "reward.npy", scores.numpy())
+        np.save(here / "reward.npy", logits(model)[:, 0])
+        read_adapters(here)
+
+
+def read_adapters(here):
+    """Reads what `write_adapter` wrote, over the model it was made for."""
+    policy = load(here / "theirs", AutoModelForCausalLM)
+    reward = AutoModelForSequenceClassification.from_pretrained(
+        here / "theirs", num_labels=1, dtype=torch.float32
+    )
+    policy = peft.PeftModel.from_pretrained(policy, here / "adapter")
+    reward = peft.PeftModel.from_pretrained(reward, here / "adapter_reward")
+    np.savez(
+        here / "adapter.npz",
+        logits=logits(policy.eval()),
+        scores=logits(reward.eval())[:, 0],
+    )
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def batch_of(mask, old_log_probs, old_values, advantages, returns):
         old_values=tf.constant(old_values, tf.float32),
         advantages=tf.constant(advantages, tf.float32),
         returns=tf.constant(returns, tf.float32),
+        ref_log_probs=tf.constant(old_log_probs, tf.float32),
     )
 
 

@@ -35,9 +35,9 @@ UNTRACED = pytest.mark.filterwarnings("ignore:Even though the `tf.config.exp")
 @UNTRACED
 def test_an_iteration_is_a_step_of_dpo_on_pairs_of_its_samples(eagerly):
     online = compiled(losses.DPOLoss(0.3))
-    logs = online.fit(PROMPTS, batch_size=4, verbose=0).history
+    logs = online.fit(PROMPTS, batch_size=8, verbose=0).history
     prompts, responses, rollout = online.last_iteration
-    # Four prompts were asked for, the fourth is padding.
+    # Room for four prompts, the fourth is padding.
     assert prompts[::2] == prompts[1::2]
     assert sorted(set(prompts)) == sorted(PROMPTS)
     scores = np.array(lengths(prompts, responses))
@@ -67,7 +67,7 @@ def test_an_iteration_is_a_step_of_dpo_on_pairs_of_its_samples(eagerly):
 def test_equal_scores_teach_nothing(eagerly):
     online = compiled(reward=lambda prompts, responses: [1.0] * len(prompts))
     before = tables.table_of(online.policy)
-    online.fit(PROMPTS, batch_size=3, verbose=0)
+    online.fit(PROMPTS, batch_size=6, verbose=0)
     np.testing.assert_array_equal(tables.table_of(online.policy), before)
 
 
@@ -77,7 +77,7 @@ def test_it_learns_the_sentence():
         tables.said_it,
         optimizer=keras.optimizers.Adam(0.1),
     )
-    online.fit(["始"] * 64, batch_size=64, epochs=25, verbose=0)
+    online.fit(["始"] * 64, batch_size=128, epochs=25, verbose=0)
     chance = exact.probability(
         tables.table_of(online.policy), 0, tables.ids(tables.SENTENCE)
     )

@@ -222,7 +222,7 @@ def test_a_callback_stops_the_run(ppo):
 
 def test_a_pass_takes_every_row_once_in_an_order_of_its_own(ppo, monkeypatch):
     rows = tf.range(BATCH)[:, None]
-    empty = [tf.zeros([BATCH, 1])] * 4
+    empty = [tf.zeros([BATCH, 1])] * 5
     experience = Experience(rows, rows + 1, tf.ones_like(rows), *empty)
     batches = []
 

@@ -51,9 +51,9 @@ def test_columns_keep_the_order_of_the_rows():
         ("one", "must be a list"),
         (["a", ""], "Prompt 1 is empty"),
         (["a", " \n"], "Prompt 1 is empty"),
-        (["a", "b", {"text": "c"}], "Prompt 2 must be a string or a record"),
-        ([{"prompt": 3}], "Prompt 0 must be a string or a record"),
-        ([None], "Prompt 0 must be a string or a record"),
+        (["a", "b", {"text": "c"}], "Prompt 2 must be a string, a list"),
+        ([{"prompt": 3}], "Prompt 0 must be a string, a list"),
+        ([None], "Prompt 0 must be a string, a list"),
     ],
 )
 def test_bad_prompts(prompts, message):

@@ -49,6 +49,7 @@ def experience(policy, value):
         old_values + 0.2 * normal(5, *shape),
         normal(6, *shape),
         old_values + normal(7, *shape),
+        old_log_probs,
     ]
     hidden = [tf.where(MASK > 0, x, np.nan) for x in floats]
     return Experience(ids, padding_mask, tf.constant(MASK), *hidden)
@@ -58,7 +59,7 @@ def plain_step(policy, value, batch):
     """Makes the step on the models and returns its loss and gradient norm."""
     mask = MASK[:, 1:].astype(np.float32)
     old_log_probs, old_values, advantages, returns = (
-        np.where(MASK > 0, x, 0)[:, 1:] for x in batch[3:]
+        np.where(MASK > 0, x, 0)[:, 1:] for x in batch[3:7]
     )
     inputs = {
         "token_ids": batch.token_ids,

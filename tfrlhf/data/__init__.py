@@ -11,6 +11,7 @@ from tfrlhf.data.packing import pack
 from tfrlhf.data.preferences import preferences
 from tfrlhf.data.prompts import check_prompts
 from tfrlhf.data.prompts import encode_prompts
+from tfrlhf.data.prompts import prompt_texts
 from tfrlhf.data.ratings import ratings
 from tfrlhf.data.records import DataError
 from tfrlhf.data.records import Record
@@ -36,6 +37,7 @@ __all__ = [
     "load",
     "pack",
     "preferences",
+    "prompt_texts",
     "ratings",
     "read_jsonl",
     "read_transcripts",

@@ -10,6 +10,7 @@ from tfrlhf.data.messages import Message
 from tfrlhf.data.records import DataError
 from tfrlhf.data.tokens import Ids
 from tfrlhf.data.tokens import TextTokenizer
+from tfrlhf.data.tokens import encode_many
 
 
 def render(
@@ -45,20 +46,21 @@ def turn_texts(
     """Returns the texts whose ids say where the assistant speaks.
 
     They are the whole conversation, and for each turn of the assistant what
-    comes before it and, but for the last turn, what is there after it.
+    comes before it.
     """
-    texts = [render(where, "messages", messages, tokenizer)]
-    for index, message in enumerate(messages):
-        if message["role"] == "assistant":
-            before, after = messages[:index], messages[: index + 1]
-            texts.append(render(where, "messages", before, tokenizer, True))
-            if len(after) < len(messages):
-                texts.append(render(where, "messages", after, tokenizer))
-    return texts
+    befores = [messages[:index] for index in _turns(messages)]
+    return [
+        render(where, "messages", messages, tokenizer),
+        *(render(where, "messages", b, tokenizer, True) for b in befores),
+    ]
 
 
 def turn_spans(
-    where: str, encoded: Sequence[Ids], eos_id: int
+    where: str,
+    encoded: Sequence[Ids],
+    eos_id: int,
+    messages: Sequence[Message],
+    tokenizer: TextTokenizer,
 ) -> tuple[Ids, list[tuple[int, int]]]:
     """Returns the ids of a conversation and the spans the assistant speaks.
 
@@ -69,32 +71,47 @@ def turn_spans(
         where: The place of the record.
         encoded: The ids of `turn_texts`.
         eos_id: The id that ends a response.
+        messages: The conversation.
+        tokenizer: Writes the conversation up to a turn without EOS.
 
     Raises:
         DataError: The ids before a turn do not begin those of the whole.
     """
-    whole, *parts = encoded
-    befores, afters = parts[::2], [*parts[1::2], whole]
+    whole, *befores = encoded
     limits = [*(len(before) for before in befores[1:]), len(whole)]
     spans: list[tuple[int, int]] = []
-    for before, after, limit in zip(befores, afters, limits, strict=True):
-        start = len(before)
-        begins = whole[:start] == before
-        if begins and eos_id in whole[start:limit]:
-            spans.append((start, whole.index(eos_id, start) + 1))
-        elif begins and whole[: len(after)] == after:
-            spans.append((start, len(after)))
-        else:
+    turns = _turns(messages)
+    for before, turn, limit in zip(befores, turns, limits, strict=True):
+        start, stop = len(before), None
+        if whole[:start] == before:
+            if eos_id in whole[start:limit]:
+                stop = whole.index(eos_id, start) + 1
+            else:
+                shown = messages[: turn + 1]
+                text = render(where, "messages", shown, tokenizer)
+                (after,) = encode_many(tokenizer, [text], opening=False)
+                stop = len(after) if whole[: len(after)] == after else None
+        if stop is None:
             raise DataError(
                 f"{where}: `messages` do not begin with the tokens of the "
                 f"prompt before the assistant's turn {len(spans) + 1}, because "
                 "the chat template writes a part of them in another way "
                 "there: make a record for each answer, or change the template."
             )
+        spans.append((start, stop))
     start, stop = spans[-1]
     if whole[start:stop][-1:] == [eos_id]:
         return whole[:stop], spans
     return [*whole, eos_id], [*spans[:-1], (start, len(whole) + 1)]
+
+
+def _turns(messages: Sequence[Message]) -> list[int]:
+    """The places of the assistant's messages."""
+    return [
+        index
+        for index, message in enumerate(messages)
+        if message["role"] == "assistant"
+    ]
 
 
 def response_part(

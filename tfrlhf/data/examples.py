@@ -6,6 +6,7 @@ from typing import Any
 from typing import NamedTuple
 
 from tfrlhf.data import chat
+from tfrlhf.data.messages import Message
 from tfrlhf.data.messages import check_messages
 from tfrlhf.data.messages import is_messages
 from tfrlhf.data.prompts import check_prompt
@@ -23,6 +24,7 @@ from tfrlhf.data.tokens import Ids
 from tfrlhf.data.tokens import Request
 from tfrlhf.data.tokens import TextTokenizer
 from tfrlhf.data.tokens import build_row
+from tfrlhf.data.tokens import encode_request
 from tfrlhf.data.tokens import encoded_rows
 from tfrlhf.types import Examples
 
@@ -60,7 +62,7 @@ class ExampleEncoder(NamedTuple):
             value = record["messages"]
             messages = check_messages(where, "messages", value, ("assistant",))
             texts = chat.turn_texts(where, messages, self.tokenizer)
-            return Request(texts, False, None)
+            return Request(texts, False, messages)
         prompt = check_prompt(where, require(where, record, "prompt"))
         if is_messages(prompt):
             response = require(where, record, "response")
@@ -73,8 +75,8 @@ class ExampleEncoder(NamedTuple):
         self, where: str, request: Request, encoded: list[Ids]
     ) -> ExampleRow:
         """Makes a row of the ids of the texts."""
-        if request.record is None:
-            return self._conversation(where, encoded)
+        if isinstance(request.record, list):
+            return self._conversation(where, request.record, encoded)
         prompt, responses = request.record
         prompt_ids, (response_ids,) = encode_responses(
             where,
@@ -102,9 +104,13 @@ class ExampleEncoder(NamedTuple):
                 mask[start:stop] = 0
         return made
 
-    def _conversation(self, where: str, encoded: list[Ids]) -> ExampleRow:
+    def _conversation(
+        self, where: str, messages: list[Message], encoded: list[Ids]
+    ) -> ExampleRow:
         end = end_of_sequence(self.tokenizer, self.max_length)
-        ids, spans = chat.turn_spans(where, encoded, end)
+        ids, spans = chat.turn_spans(
+            where, encoded, end, messages, self.tokenizer
+        )
         if len(ids) > self.max_length:
             raise DataError(
                 f"{where}: `messages` are {len(ids)} tokens long with EOS, "
@@ -187,12 +193,17 @@ def sequences(
     for index, (prompt, response) in enumerate(
         zip(prompts, responses, strict=True)
     ):
+        where, answer = f"response {index}", {"response": response}
+        if is_messages(prompt):
+            prompt = check_prompt(where, prompt)
+        request = response_request(where, prompt, answer, tokenizer, True)
         prompt_ids, (response_ids,) = encode_responses(
-            f"response {index}",
+            where,
             prompt,
-            {"response": response},
+            answer,
             tokenizer,
             max_length,
+            encoded=encode_request(tokenizer, request),
         )
         rows.append((prompt_ids, response_ids))
     return Examples(*padded_rows(rows, tokenizer.pad_id, max_length))

@@ -95,7 +95,11 @@ def as_messages(value: Any) -> list[Message]:
 
 
 def response_messages(
-    where: str, field: str, prompt: list[Message], value: Any
+    where: str,
+    field: str,
+    prompt: list[Message],
+    value: Any,
+    may_be_blank: bool = False,
 ) -> list[Message]:
     """Returns a prompt with the response that a field holds.
 
@@ -104,12 +108,13 @@ def response_messages(
         field: The name of the response's field.
         prompt: Checked messages that end before an assistant's turn.
         value: The assistant's text, or messages that go on after the prompt.
+        may_be_blank: Whether the text may be without one.
 
     Raises:
         DataError: As `check_messages`.
     """
     if isinstance(value, str):
-        check_text(where, field, value)
+        check_text(where, field, value, may_be_blank)
         return [*prompt, {"role": "assistant", "content": value}]
     if not is_messages(value):
         raise DataError(

@@ -141,6 +141,26 @@ def check_prompts(
         make()
 
 
+def prompt_texts(prompts: Iterable[Any], tokenizer: TextTokenizer) -> list[str]:
+    """Returns prompts as text: messages as the chat template writes them.
+
+    Args:
+        prompts: Strings, or lists of messages.
+        tokenizer: Writes messages, with the opening of the assistant's turn.
+
+    Raises:
+        DataError: A prompt that is no text, or has no text; "prompt 17" is
+            the 18th.
+    """
+    requests = (
+        response_request(where, check_prompt(where, prompt), {}, tokenizer)
+        for where, prompt in (
+            (f"prompt {index}", prompt) for index, prompt in enumerate(prompts)
+        )
+    )
+    return [request.texts[0] for request in requests]
+
+
 def check_prompt(where: str, prompt: Any) -> Any:
     """Returns a prompt that is a text or well-formed messages."""
     if is_messages(prompt):
@@ -165,6 +185,7 @@ def response_request(
     prompt: Any,
     responses: Mapping[str, Any],
     tokenizer: TextTokenizer,
+    may_be_blank: bool = False,
 ) -> Request:
     """Returns what to tokenise for `encode_responses`: the prompt, then all.
 
@@ -174,6 +195,7 @@ def response_request(
         responses: Field name to text, or to messages where the prompt is of
             messages.
         tokenizer: Writes messages.
+        may_be_blank: Whether an answer to messages may be.
     """
     if isinstance(prompt, str):
         joins = getattr(tokenizer, "joins", None)
@@ -189,7 +211,7 @@ def response_request(
         return Request(texts, True, (prompt, responses), apart)
     texts = [chat.render(where, "prompt", prompt, tokenizer, True)]
     for field, value in responses.items():
-        messages = response_messages(where, field, prompt, value)
+        messages = response_messages(where, field, prompt, value, may_be_blank)
         texts.append(chat.render(where, field, messages, tokenizer))
     return Request(texts, False, (prompt, responses))
 

@@ -151,6 +151,20 @@ class Stream:
             on_epoch_begin=lambda epoch, logs=None: self.set_epoch(epoch)
         )
 
+    def with_epochs(self, callbacks: Any, first: int) -> list[Any]:
+        """Adds `follow_epochs` to what `fit` was given; for trainers.
+
+        Args:
+            callbacks: None, a Keras callback or several.
+            first: The epoch that comes first, which is set.
+        """
+        self.set_epoch(first)
+        if callbacks is None:
+            callbacks = []
+        elif not isinstance(callbacks, list | tuple):
+            callbacks = getattr(callbacks, "callbacks", [callbacks])
+        return [self.follow_epochs(), *callbacks]
+
     def check(self) -> int:
         """Reads all records once and counts the good ones.
 
@@ -226,8 +240,8 @@ def stream(
         skip_bad: Leave bad records out, with a warning that counts them.
 
     Returns:
-        A `Stream`; `fit` takes its `dataset()`, and its `follow_epochs()`
-        among the callbacks.
+        A `Stream`, which `fit` and `evaluate` of `SFT` and `RewardModel` take
+        as it is.
 
     Raises:
         ValueError: An argument that makes no sense.

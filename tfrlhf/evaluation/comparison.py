@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrlhf.data import prompt_texts
 from tfrlhf.evaluation.diversity import distinct_n
 from tfrlhf.evaluation.diversity import self_similarity
 from tfrlhf.evaluation.likelihood import sequence_kl
@@ -19,7 +20,7 @@ Score = Callable[[list[str], list[str]], Sequence[float]]
 def compare(
     before: Policy,
     after: Policy,
-    prompts: list[str],
+    prompts: list[Any],
     sampler: Sampler,
     score: Score,
     gold: Score,
@@ -30,7 +31,8 @@ def compare(
     Args:
         before: the policy training started from.
         after: the trained policy.
-        prompts: strings that neither has been trained on.
+        prompts: strings, or lists of messages, that neither has been trained
+            on; the scores get the text of `after`'s chat template.
         sampler: how responses are drawn.
         score: what was optimised, `(prompts, responses) -> scores`.
         gold: what should have been, likewise.
@@ -46,15 +48,16 @@ def compare(
     responses: dict[str, list[str]] = {}
     golds: dict[str, Sequence[float]] = {}
     limit = int(sampler.max_new_tokens or 0)
+    written = prompt_texts(prompts, after.need_tokenizer())
     for name, policy in (("before", before), ("after", after)):
         ids = policy.encode_prompts(prompts, limit)
         completions: Any = policy.generate(ids, sampler=sampler, seed=seed)
         texts = policy.decode_responses(completions)
         responses[name] = texts
-        golds[name] = gold(prompts, texts)
+        golds[name] = gold(written, texts)
         length = np.asarray(completions.response_mask).sum(axis=1)
         result |= {
-            f"reward_{name}": float(np.mean(score(prompts, texts))),
+            f"reward_{name}": float(np.mean(score(written, texts))),
             f"gold_{name}": float(np.mean(golds[name])),
             f"length_{name}": float(length.mean()),
             f"distinct2_{name}": distinct_n(texts),
@@ -67,7 +70,7 @@ def compare(
         "win_rate_stderr": won.stderr,
         "kl": float(kl.mean()),
         "samples": [
-            [prompts[i], responses["before"][i], responses["after"][i]]
+            [written[i], responses["before"][i], responses["after"][i]]
             for i in (0, len(prompts) // 2)
         ],
     }

@@ -58,7 +58,8 @@ def write_transformers(
     at the last token that is not padding: where the tokenizer pads with EOS or
     an ordinary token, a token `<|pad|>` is added.
 
-    An adapter is merged into the weights that are written, on a copy.
+    An adapter is merged into the weights that are written, on a copy;
+    `write_adapter` writes it alone.
 
     Args:
         model: over a KerasHub model of GPT-2, Llama, Mistral, Qwen 2 or 3,
@@ -107,7 +108,19 @@ def write_transformers(
         _write_tokenizer(tokenizer, directory)
 
 
-def _backbone(model: Policy | RewardModel) -> keras.Model:
+def check_family(model: Policy | RewardModel) -> keras.Model:
+    """Returns a model's backbone if transformers has names for its weights.
+
+    Args:
+        model: see `write_transformers`.
+
+    Returns:
+        KerasHub's backbone.
+
+    Raises:
+        ValueError: it is of a family that transformers' names are not known
+            of here.
+    """
     if isinstance(model, Policy):
         if type(model.model) not in CAUSAL_LMS.values():
             raise ValueError(
@@ -118,6 +131,11 @@ def _backbone(model: Policy | RewardModel) -> keras.Model:
     else:
         backbone = model.backbone
     names_of(backbone)
+    return backbone
+
+
+def _backbone(model: Policy | RewardModel) -> keras.Model:
+    backbone = check_family(model)
     if model.context_length >= UNLIMITED and not isinstance(
         backbone, keras_hub.models.GPT2Backbone
     ):
@@ -141,8 +159,7 @@ def _padding(tokenizer: Tokenizer | None) -> Tokenizer:
             "A reward model without a tokenizer cannot be written: "
             "transformers needs to know what padding is."
         )
-    pad = tokenizer.pad_id
-    if pad in tokenizer.special_ids and pad != tokenizer.eos_id:
+    if _pads_apart(tokenizer):
         return tokenizer
     backend: Any = tokenizers.Tokenizer.from_str(tokenizer.to_json())
     backend.add_special_tokens([_PAD])
@@ -154,6 +171,16 @@ def _padding(tokenizer: Tokenizer | None) -> Tokenizer:
         chat_template=tokenizer.chat_template,
         chat_variables=tokenizer.chat_variables,
     )
+
+
+def has_own_padding(model: RewardModel) -> bool:
+    """Whether padding is a token of its own, as transformers needs it."""
+    return model.tokenizer is not None and _pads_apart(model.tokenizer)
+
+
+def _pads_apart(tokenizer: Tokenizer) -> bool:
+    pad = tokenizer.pad_id
+    return pad in tokenizer.special_ids and pad != tokenizer.eos_id
 
 
 def _append_rows(config: Json, tensors: Tensors, tokenizer: Tokenizer) -> None:
@@ -172,13 +199,18 @@ def _append_rows(config: Json, tensors: Tensors, tokenizer: Tokenizer) -> None:
     config["vocab_size"] += missing
 
 
-def _add_score(model: RewardModel, config: Json, tensors: Tensors) -> None:
+def score_parts(model: RewardModel) -> tuple[Array, float]:
+    """Returns the weights [1, H] and the bias of all that is after h."""
     head = {
         name: keras.ops.convert_to_tensor(variable).numpy()
         for name, variable in model.head_variables().items()
     }
     weight = head["kernel"].T * head["gain"]
-    bias = float(head["head_bias"][0] * head["gain"] + head["bias"])
+    return weight, float(head["head_bias"][0] * head["gain"] + head["bias"])
+
+
+def _add_score(model: RewardModel, config: Json, tensors: Tensors) -> None:
+    weight, bias = score_parts(model)
     tensors.pop("lm_head.weight", None)
     tensors["score.weight"] = Source("float32", weight.shape, lambda: weight)
     config |= {

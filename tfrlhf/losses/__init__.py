@@ -7,6 +7,7 @@ around the functions, with `reduction="none"`.
 
 from tfrlhf.losses.policy import PPOLoss
 from tfrlhf.losses.policy import clipped_policy_loss
+from tfrlhf.losses.policy import policy_ratio
 from tfrlhf.losses.preference import dpo_loss
 from tfrlhf.losses.preference import ipo_loss
 from tfrlhf.losses.preference import kto_loss
@@ -53,6 +54,7 @@ __all__ = [
     "listwise_ranking_loss",
     "orpo_loss",
     "pairwise_ranking_loss",
+    "policy_ratio",
     "robust_dpo_loss",
     "score_regression_loss",
     "simpo_loss",

@@ -35,7 +35,8 @@ def decode(
             "padding_mask"}` to logits [B, S, V].
         prompts: `Prompts` of at least one token a row.
         draws: float32 [B, T] in [0, 1), a random number for each new token;
-            T is the largest number of new tokens.
+            T is the largest number of new tokens. With n times as many rows
+            as there are prompts, each is continued n times and read once.
         temperature: float scalar; 0 is greedy.
         top_k: int32 scalar; 0 keeps all tokens.
         top_p: float scalar; 1 keeps all tokens.
@@ -121,6 +122,8 @@ class _DecodeLoop(keras_hub.samplers.Sampler):
         **kwargs: Any,
     ) -> Tensor:
         """Runs the loop and keeps its result as `completions`."""
+        cache = () if cache is None else cache
+        prompt, cache, mask = self._for_each_draw((prompt, cache, mask))
         mask = tf.cast(mask, tf.int32)
         prompt_length = tf.reduce_sum(mask, axis=-1)
         limit = tf.shape(self.draws)[1]
@@ -166,7 +169,7 @@ class _DecodeLoop(keras_hub.samplers.Sampler):
 
         state = (
             tf.cast(prompt, tf.int32),
-            () if cache is None else cache,
+            cache,
             tf.cast(index, tf.int32),
             tf.zeros_like(prompt_length),
             tf.ones_like(prompt_length, tf.bool),
@@ -182,6 +185,24 @@ class _DecodeLoop(keras_hub.samplers.Sampler):
             token_ids, prompt_length, length, log_probs
         )
         return token_ids
+
+    def _for_each_draw(self, rows: Any) -> Any:
+        """Repeats what was read of a prompt for each of its responses."""
+        if rows[0].shape[0] == self.draws.shape[0] is not None:
+            return rows
+        count = tf.shape(rows[0])[0]
+        each = tf.shape(self.draws)[0] // count
+
+        def repeat(x: Tensor) -> Tensor:
+            rest = tf.shape(x)[1:]
+            shape = tf.concat([[count, each], rest], axis=0)
+            copies = tf.broadcast_to(x[:, None], shape)
+            flat = tf.concat([[count * each], rest], axis=0)
+            return tf.ensure_shape(
+                tf.reshape(copies, flat), [self.draws.shape[0], *x.shape[1:]]
+            )
+
+        return tf.nest.map_structure(repeat, rows)
 
     def _is_stop(self, token_ids: Tensor) -> Tensor:
         stops = tf.constant(

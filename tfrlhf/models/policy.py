@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrlhf.data import encode_prompts
+from tfrlhf.data.messages import is_messages
 from tfrlhf.models import adapters
 from tfrlhf.models import backbones
 from tfrlhf.models import transformers_bridge
@@ -208,7 +209,7 @@ class Policy(WithTrunk, keras.Model):
 
     def generate(
         self,
-        prompts: str | list[str] | Prompts,
+        prompts: str | list[Any] | Prompts,
         max_new_tokens: int | None = None,
         sampler: Sampler | None = None,
         seed: int | None = None,
@@ -216,15 +217,16 @@ class Policy(WithTrunk, keras.Model):
         """Answers prompts.
 
         Args:
-            prompts: a string, a list of strings, or `Prompts`.
+            prompts: a string or a list of messages ({"role", "content"}) for
+                the tokenizer's chat template, a list of either, or `Prompts`.
             max_new_tokens: the longest response in tokens, the stop token
                 included; wins over the sampler's.
             sampler: `Sampler`; None samples at temperature 1.
             seed: int; the same seed gives the same responses, None draws one.
 
         Returns:
-            The responses without prompt and special tokens (a string for a
-            string, a list for a list), or `Completions` for `Prompts`.
+            The responses without prompt and special tokens (a string for one
+            prompt, a list for a list), or `Completions` for `Prompts`.
 
         Raises:
             ValueError: no maximum length, no tokenizer for text, an empty
@@ -248,18 +250,19 @@ class Policy(WithTrunk, keras.Model):
             seed = int(np.random.default_rng().integers(2**31))
         if isinstance(prompts, Prompts):
             return self._generate_ids(prompts, limit, sampler, seed)
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        alone = isinstance(prompts, str) or is_messages(prompts)
+        texts = [prompts] if alone else list(prompts)
         completions = self._generate_ids(
             self.encode_prompts(texts, limit), limit, sampler, seed
         )
         responses = self.decode_responses(completions)
-        return responses[0] if isinstance(prompts, str) else responses
+        return responses[0] if alone else responses
 
-    def encode_prompts(self, texts: list[str], max_new_tokens: int) -> Prompts:
+    def encode_prompts(self, texts: list[Any], max_new_tokens: int) -> Prompts:
         """Tokenises prompts, leaving room for the response.
 
         Args:
-            texts: B strings.
+            texts: B strings or lists of messages.
             max_new_tokens: the room to leave, in tokens.
 
         Returns:
@@ -302,7 +305,7 @@ class Policy(WithTrunk, keras.Model):
         """Forgets the compiled decode loops."""
         self._decode_functions.clear()
 
-    def quantize(self, mode: str = "int8", **settings: Any) -> None:
+    def quantize(self, mode: str, **settings: Any) -> None:
         """See `WithTrunk`; a reference is no exact copy any more."""
         super().quantize(mode, **settings)
         self.original = None

@@ -158,8 +158,8 @@ def probe(
         count: float32 scalar, the sum of the weights of the whole batch.
 
     Returns:
-        The sums of loss and metrics over the count, and the norm of the
-        gradient of every variable.
+        The means of loss and metrics, and the norm of the gradient of every
+        variable.
 
     Raises:
         SetupError: the loss or a gradient is not finite.
@@ -167,7 +167,10 @@ def probe(
     gradients, sums = without_draws(
         model, lambda: model.gradients_and_sums(batch, count)
     )
-    means = {name: total / count for name, (total, _) in sums.items()}
+    means = {
+        name: tf.math.divide_no_nan(total, weight)
+        for name, (total, weight) in sums.items()
+    }
     loss = float(means[model.loss_name])
     if not np.isfinite(loss):
         raise SetupError(

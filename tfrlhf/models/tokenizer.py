@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import takewhile
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from typing import Self
@@ -21,6 +21,8 @@ from tokenizers import pre_tokenizers
 from tokenizers import trainers
 
 from tfrlhf.models import chat_template as templates
+from tfrlhf.models.encoding import encode
+from tfrlhf.models.encoding import opening_ids
 from tfrlhf.models.tokenizer_files import END_OF_TEXT
 from tfrlhf.models.tokenizer_files import SAVED
 from tfrlhf.models.tokenizer_files import Backend
@@ -28,7 +30,9 @@ from tfrlhf.models.tokenizer_files import Json
 from tfrlhf.models.tokenizer_files import byte_level
 from tfrlhf.models.tokenizer_files import read_directory
 from tfrlhf.models.tokenizer_files import read_keras_hub
-from tfrlhf.models.word_ends import splits_at_spaces
+from tfrlhf.models.word_ends import cut
+from tfrlhf.models.word_ends import find_cuts
+from tfrlhf.models.word_ends import find_word_ends
 
 # How SentencePiece writes a space, and a byte of a character it lacks.
 SPACE = "\u2581"
@@ -85,8 +89,9 @@ class Tokenizer:
         named = {index for index in (bos_id, eos_id) if index is not None}
         self.special_ids = frozenset(special | named)
         self.vocabulary_size = 1 + max(backend.get_vocab().values())
-        self._prefix = _opening_ids(backend)
-        self._splits_at_spaces = splits_at_spaces(backend)
+        self._prefix = opening_ids(backend)
+        self._word_ends = find_word_ends(backend)
+        self._cuts = find_cuts(backend)
 
     @classmethod
     def from_directory(cls, directory: str | os.PathLike[str]) -> Self:
@@ -166,18 +171,33 @@ class Tokenizer:
             opening: Put BOS in front as `encode` does; False for texts of
                 `render_chat`, whose template writes its own.
         """
+        if not opening and self._cuts is not None:
+            return self._conversation_ids(texts, self._cuts)
+        ids = self._batch_ids(list(texts))
+        if opening and self._prefix:
+            return [self._prefix + part for part in ids]
+        return ids
+
+    def _conversation_ids(
+        self, texts: Sequence[str], cuts: re.Pattern[str]
+    ) -> list[list[int]]:
+        """Ids of texts that repeat each other's turns, each turn once."""
+        parts = [cut(text, cuts) for text in texts]
+        different = list(dict.fromkeys(chain.from_iterable(parts)))
+        ids = dict(zip(different, self._batch_ids(different), strict=True))
+        return [
+            list(chain.from_iterable(ids[part] for part in each))
+            for each in parts
+        ]
+
+    def _batch_ids(self, texts: list[str]) -> list[list[int]]:
         try:
             encodings = self._backend.encode_batch_fast(
-                list(texts), add_special_tokens=False
+                texts, add_special_tokens=False
             )
-        except TypeError:
+        except Exception:
             # Says which of the texts cannot be taken.
-            return [
-                (self._prefix if opening else []) + self._plain_ids(text)
-                for text in texts
-            ]
-        if opening and self._prefix:
-            return [self._prefix + encoding.ids for encoding in encodings]
+            return [self._plain_ids(text) for text in texts]
         return [encoding.ids for encoding in encodings]
 
     def joins(self, prompt: str, response: str) -> bool:
@@ -185,12 +205,7 @@ class Tokenizer:
 
         False where that is not certain without looking.
         """
-        return (
-            self._splits_at_spaces
-            and response[:1] == " "
-            and prompt != ""
-            and not prompt[-1].isspace()
-        )
+        return self._word_ends.between(prompt, response)
 
     def render_chat(
         self,
@@ -323,7 +338,7 @@ class Tokenizer:
 
     def _plain_ids(self, text: str) -> list[int]:
         try:
-            return self._backend.encode(text, add_special_tokens=False).ids
+            return encode(self._backend, text, False).ids
         except TypeError as error:
             raise ValueError(
                 "A text to encode must be a string without lone surrogates "
@@ -375,10 +390,3 @@ def _state(component: Any) -> Json:
 def _without_strip(decoder: Json) -> list[Json]:
     steps = decoder.get("decoders", [])
     return steps[:-1] if steps and steps[-1] == _STRIP else steps
-
-
-def _opening_ids(backend: Backend) -> list[int]:
-    """What the post-processor puts in front of every text."""
-    encoding = backend.encode("a")
-    marked = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
-    return [index for index, _ in takewhile(lambda pair: pair[1], marked)]

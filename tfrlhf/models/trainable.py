@@ -156,6 +156,7 @@ class TrainableModel(keras.Model):
         self, x: Any, batch_size: int, shuffle: bool, seed: int
     ) -> tf.data.Dataset:
         """Turns the input of `fit` or `evaluate` into batches of carriers."""
+        x = x.dataset() if isinstance(x, data.Stream) else x
         if isinstance(x, tf.data.Dataset):
             return x
         return data.batches(self.as_carrier(x), batch_size, shuffle, seed)
@@ -172,14 +173,14 @@ class TrainableModel(keras.Model):
         callbacks: Any = None,
         verbose: int | str = "auto",
     ) -> keras.callbacks.History:
-        """Trains; as `keras.Model.fit`, on records, a carrier or a `Dataset`.
+        """Trains; as `keras.Model.fit`, on records, carriers or a stream.
 
         Args:
-            x: records (dicts of text), a carrier of whole arrays, or a
-                `tf.data.Dataset` of carriers that is batched already.
-            batch_size: rows of a step, over all replicas.
+            x: records (dicts of text), a carrier of whole arrays, or batches:
+                what `data.stream` returns, or a `Dataset` of carriers.
+            batch_size: rows of a step, over all replicas; not of batches.
             epochs: the total number of passes.
-            seed: int, of the order of rows.
+            seed: int, of the order of rows; not of batches.
             validation_data: like `x`, measured after every epoch.
             initial_epoch: the epoch to go on from.
             callbacks: Keras callbacks.
@@ -192,7 +193,10 @@ class TrainableModel(keras.Model):
             SetupError: training would go wrong, see `check_start`.
         """
         self._assert_compile_called("fit")
-        if not isinstance(x, tf.data.Dataset):
+        if isinstance(x, data.Stream):
+            callbacks = x.with_epochs(callbacks, initial_epoch)
+            x = x.dataset()
+        elif not isinstance(x, tf.data.Dataset):
             x = self.as_carrier(x)
         if validation_data is not None:
             validation_data = self.as_dataset(
@@ -218,7 +222,7 @@ class TrainableModel(keras.Model):
         verbose: int | str = 0,
         **kwargs: Any,
     ) -> dict[str, float]:
-        """Measures the metrics on records, a carrier or a `Dataset`."""
+        """Measures the metrics on what `fit` takes."""
         kwargs["return_dict"] = True
         return super().evaluate(
             self.as_dataset(x, batch_size, shuffle=False, seed=0),

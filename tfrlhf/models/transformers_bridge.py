@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import keras
 
+from tfrlhf.models.peft_adapters import CONFIG_FILE
 from tfrlhf.models.transformers_config import as_causal_lm
 from tfrlhf.models.transformers_config import build_backbone
 from tfrlhf.models.transformers_fields import read_json
@@ -76,6 +77,11 @@ def read_causal_lm(directory: str | pathlib.Path) -> LoadedModel:
     """
     directory = pathlib.Path(directory)
     path = directory / "config.json"
+    if not path.exists() and (directory / CONFIG_FILE).exists():
+        raise ValueError(
+            f"{directory} holds an adapter without the model below it: load "
+            f"that model, then call its `load_adapter({str(directory)!r})`."
+        )
     config = read_json(path)
     with contextlib.ExitStack() as stack:
         weights = StoredWeights(directory, stack)

@@ -4,6 +4,8 @@ A low-rank adapter instead of training all weights, activations computed twice
 instead of kept, and fewer bits for what does not train.
 """
 
+import gc
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ import keras
 
 from tfrlhf.models import adapters
 from tfrlhf.models.adapters import Adapter
+from tfrlhf.models.peft_adapters import read_peft
 from tfrlhf.models.rematerialization import rematerialize
 
 
@@ -48,12 +51,37 @@ class WithTrunk:
             ValueError: there is an adapter already, no layer has such a name,
                 or one of them cannot be adapted.
         """
+        self._check_no_adapter()
+        self._adapt(Adapter(self.trunk, rank, alpha, targets))
+
+    def load_adapter(self, directory: str | pathlib.Path) -> None:
+        """Freezes the trunk and takes a LoRA that PEFT wrote; it trains on.
+
+        Args:
+            directory: holds adapter_config.json and
+                adapter_model.safetensors, of the model that this is.
+
+        Raises:
+            ValueError: there is an adapter already, the directory has one of
+                another model, or adapter_config.json has a field that changes
+                the output and is not honoured.
+
+        Example:
+            >>> policy = Policy.from_preset("base")
+            >>> policy.load_adapter("adapter")
+        """
+        self._check_no_adapter()
+        self._adapt(read_peft(self.trunk, pathlib.Path(directory)))
+
+    def _check_no_adapter(self) -> None:
         if self.adapter is not None:
             raise ValueError(
                 f"This {self.name} model has an adapter already: merge it "
                 "first, by `merge_lora`."
             )
-        self.adapter = Adapter(self.trunk, rank, alpha, targets)
+
+    def _adapt(self, adapter: Adapter) -> None:
+        self.adapter = adapter
         self.trunk.trainable = False
         self.trunk_changed()
 
@@ -83,7 +111,7 @@ class WithTrunk:
         rematerialize(self.trunk)
         self.trunk_changed()
 
-    def quantize(self, mode: str = "int8", **settings: Any) -> None:
+    def quantize(self, mode: str, **settings: Any) -> None:
         """Stores the trunk's matrices in fewer bits; it trains no more.
 
         For a reference or a reward model: 8 bits take a quarter of the
@@ -98,8 +126,14 @@ class WithTrunk:
             keras.layers.EinsumDense,
             keras.layers.Embedding,
         )
-        for layer in self.trunk._flatten_layers(include_self=False):
-            if isinstance(layer, kinds) and layer.quantization_mode is None:
-                layer.quantize(mode, **settings)
+        # Keras collects garbage for every layer: a second each, in a process
+        # with much in it, if it had to look at all that is there.
+        gc.freeze()
+        try:
+            for layer in self.trunk._flatten_layers(include_self=False):
+                if isinstance(layer, kinds) and layer.quantization_mode is None:
+                    layer.quantize(mode, **settings)
+        finally:
+            gc.unfreeze()
         self.trunk.trainable = False
         self.trunk_changed()

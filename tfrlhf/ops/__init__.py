@@ -6,6 +6,8 @@ Each works eagerly, in `tf.function` and under `jit_compile=True`.
 from tfrlhf.ops.advantages import discounted_returns
 from tfrlhf.ops.advantages import gae
 from tfrlhf.ops.distribute import global_sum
+from tfrlhf.ops.groups import group_relative
+from tfrlhf.ops.groups import leave_one_out
 from tfrlhf.ops.kl import kl_estimate
 from tfrlhf.ops.log_probs import entropy
 from tfrlhf.ops.log_probs import token_log_probs
@@ -22,8 +24,10 @@ __all__ = [
     "entropy",
     "gae",
     "global_sum",
+    "group_relative",
     "kl_estimate",
     "last_token_index",
+    "leave_one_out",
     "masked_mean",
     "masked_variance",
     "token_log_probs",

@@ -2,26 +2,40 @@
 
 from tfrlhf.rollout.advantages import GAE
 from tfrlhf.rollout.advantages import MovingBaseline
+from tfrlhf.rollout.advantages import WhitenedReturns
 from tfrlhf.rollout.experience import make_experience
 from tfrlhf.rollout.experience import rollout_metrics
 from tfrlhf.rollout.experience import rollout_rewards
 from tfrlhf.rollout.experience import sequence_kl
 from tfrlhf.rollout.experience import value_metrics
 from tfrlhf.rollout.score_rules import ClipScores
+from tfrlhf.rollout.score_rules import LengthPenalty
+from tfrlhf.rollout.score_rules import MissingEndPenalty
 from tfrlhf.rollout.scoring import Reward
 from tfrlhf.rollout.scoring import RewardError
 from tfrlhf.rollout.scoring import ScoreRule
 from tfrlhf.rollout.scoring import call_reward
 from tfrlhf.rollout.scoring import scores_ids
 from tfrlhf.rollout.scoring import with_end
+from tfrlhf.rollout.sequence_advantages import AdvantageWeighted
+from tfrlhf.rollout.sequence_advantages import GroupRelative
+from tfrlhf.rollout.sequence_advantages import LeaveOneOut
+from tfrlhf.rollout.sequence_advantages import RewardWeighted
 
 __all__ = [
+    "AdvantageWeighted",
     "ClipScores",
     "GAE",
+    "GroupRelative",
+    "LeaveOneOut",
+    "LengthPenalty",
+    "MissingEndPenalty",
     "MovingBaseline",
     "Reward",
     "RewardError",
+    "RewardWeighted",
     "ScoreRule",
+    "WhitenedReturns",
     "call_reward",
     "make_experience",
     "rollout_metrics",

@@ -80,6 +80,42 @@ class GAE:
         return ops.whiten(x, mask, shift_mean, mean, variance)
 
 
+@dataclasses.dataclass(frozen=True)
+class WhitenedReturns:
+    """Discounted returns with mean 0 and deviation 1 over the rollout.
+
+    The advantages of REINFORCE++: no value model and no groups. Hu, 2025
+    (https://arxiv.org/abs/2501.03262).
+
+    Attributes:
+        discount: γ, what a reward one token later is worth.
+
+    Example:
+        >>> advantages, returns = WhitenedReturns()(rewards, None, mask)
+    """
+
+    discount: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.within("discount", self.discount, 0.0, 1.0)
+
+    def __call__(
+        self, rewards: Tensor, values: Tensor | None, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Estimates the advantages of a rollout.
+
+        Args:
+            rewards: float32 [B, S], per token.
+            values: not used.
+            mask: int32 [B, S], 1 on response tokens.
+
+        Returns:
+            advantages and returns, float32 [B, S], 0 outside the mask.
+        """
+        returns = ops.discounted_returns(rewards, mask, self.discount)
+        return ops.whiten(returns, mask), returns
+
+
 class MovingBaseline(tf.Module):
     """Discounted returns minus a moving average of the returns before.
 

@@ -71,6 +71,7 @@ def make_experience(
         old_values=rollout.values,
         advantages=advantages,
         returns=returns,
+        ref_log_probs=rollout.ref_log_probs,
     )
 
 

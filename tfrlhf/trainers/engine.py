@@ -12,6 +12,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from tfrlhf import data
 from tfrlhf.models.policy import Policy
 from tfrlhf.models.reference import frozen_copy
 from tfrlhf.models.reward import RewardModel
@@ -47,7 +48,7 @@ class Iteration(NamedTuple):
     """The last iteration of a run, for callbacks.
 
     Attributes:
-        prompts: B strings.
+        prompts: B strings; messages as the chat template writes them.
         responses: B strings.
         rollout: `Rollout` of B rows.
     """
@@ -113,7 +114,16 @@ class RolloutEngine(TrainableModel):
             token_ids: Tensor, padding_mask: Tensor, draws: Tensor
         ) -> Completions:
             prompts = Prompts(token_ids, padding_mask)
-            return self.policy.decode(prompts, draws, self.sampler)
+            # [P, n, T]: several responses to a prompt, which is read once.
+            count, each = tf.shape(draws)[0], tf.shape(draws)[1]
+            flat = tf.reshape(draws, [-1, draws.shape[2]])
+            found = self.policy.decode(prompts, flat, self.sampler)
+
+            def grouped(x: Tensor) -> Tensor:
+                shape = tf.concat([[count, each], tf.shape(x)[1:]], axis=0)
+                return tf.reshape(x, shape)
+
+            return Completions(*map(grouped, found))
 
         def collect(token_ids: Tensor, padding_mask: Tensor) -> Any:
             values = (
@@ -148,31 +158,37 @@ class RolloutEngine(TrainableModel):
 
     def rollout(
         self,
-        prompts: Sequence[str] | Prompts,
+        prompts: Sequence[Any] | Prompts,
         seed: int | tuple[int, int],
         batch_size: int = 1,
+        responses: int = 1,
     ) -> Completions:
-        """Samples one response a prompt.
+        """Samples responses.
 
         Args:
-            prompts: strings, or `Prompts`.
+            prompts: strings or lists of messages, or `Prompts`; P of them.
             seed: int or a pair of them; the same gives the same responses, on
                 any number of replicas.
-            batch_size: what a short batch is padded to.
+            batch_size: prompts that a short batch is padded to.
+            responses: how many to each prompt; they follow each other.
 
         Returns:
-            `Completions`, trimmed to the longest.
+            `Completions` of P · responses rows, trimmed to the longest.
         """
         limit = int(self.sampler.max_new_tokens or 0)
         if not isinstance(prompts, Prompts):
             prompts = self.policy.encode_prompts(list(prompts), limit)
         pair = seed if isinstance(seed, tuple) else (seed, 0)
-        draws = uniform_draws(pair, len(prompts.token_ids), limit)
+        count = len(prompts.token_ids)
+        draws = uniform_draws(pair, count * responses, limit)
+        draws = tf.reshape(draws, [count, responses, limit])
         rows = (*(tf.constant(x, tf.int32) for x in prompts), draws)
-        completions = replicas.on_replicas(
+        grouped = replicas.on_replicas(
             self.distribute_strategy, self._rollout_function, rows, batch_size
         )
-        return trimmed(completions)
+        return trimmed(
+            Completions(*(tf.reshape(x, [-1, *x.shape[2:]]) for x in grouped))
+        )
 
     def score(
         self,
@@ -197,8 +213,14 @@ class RolloutEngine(TrainableModel):
             scores = self.score_ids(*self.ended(completions), batch_size)
         else:
             prompts, columns = as_columns(records)
+            if self.reward_model is None:
+                reward = self.reward
+                prompts = self.prompt_texts(records)
+            else:
+                # It writes messages by a template of its own.
+                reward = self.reward_model.as_function()
             scores = tf.constant(
-                call_reward(self._text_reward(), prompts, responses, columns)
+                call_reward(reward, prompts, responses, columns)
             )
         for rule in self.score_rules:
             scores = rule(scores, completions)
@@ -285,7 +307,7 @@ class RolloutEngine(TrainableModel):
         """Samples one response a prompt and measures; changes no state.
 
         Args:
-            prompts: strings or records.
+            prompts: as `fit` takes them.
             batch_size: prompts at a time.
             seed: int.
 
@@ -295,6 +317,7 @@ class RolloutEngine(TrainableModel):
         """
         self._assert_compile_called("evaluate")
         batches = PromptBatches(prompts, batch_size, seed)
+        self.check_prompts(batches.records)
         totals = dict.fromkeys(EVALUATED, 0.0)
         for step, records in enumerate(batches.in_order()):
             texts = [record["prompt"] for record in records]
@@ -307,10 +330,27 @@ class RolloutEngine(TrainableModel):
                 totals[name] += float(metrics[name]) * len(records)
         return {name: total / batches.rows for name, total in totals.items()}
 
-    def _text_reward(self) -> Any:
-        if self.reward_model is not None:
-            return self.reward_model.as_function()
-        return self.reward
+    def prompt_texts(self, records: list[dict[str, Any]]) -> list[str]:
+        """Returns the prompts of records as the policy reads them."""
+        prompts = [record["prompt"] for record in records]
+        return data.prompt_texts(prompts, self.policy.need_tokenizer())
+
+    def check_prompts(self, records: list[dict[str, Any]]) -> None:
+        """Refuses prompts that would stop a training later on.
+
+        Args:
+            records: records `{"prompt": ..., **columns}`.
+
+        Raises:
+            DataError: the first prompt that is blank, too long, or not as the
+                chat template takes it.
+        """
+        limit = int(self.sampler.max_new_tokens or 0)
+        data.check_prompts(
+            records,
+            self.policy.need_tokenizer(),
+            self.policy.context_length - limit,
+        )
 
 
 def check_apart(name: str, frozen: keras.Model, policy: Policy) -> None:

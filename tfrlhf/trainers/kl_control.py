@@ -15,6 +15,8 @@ class FixedKL:
         kind: the estimate that is penalised, see `ops.kl_estimate`.
         clip: the largest absolute value of a token's estimate; None for no
             limit.
+        stop: the largest `policy/approx_kl`, mean over the steps so far, with
+            which the passes over a rollout go on; None for no limit.
 
     Example:
         >>> FixedKL(0.05, kind="k3").next_weight(0.05, kl=9.0, episodes=512)
@@ -24,9 +26,10 @@ class FixedKL:
     weight: float
     kind: str = "k1"
     clip: float | None = None
+    stop: float | None = None
 
     def __post_init__(self) -> None:
-        _check_penalty(self.kind, self.clip)
+        _check_penalty(self.kind, self.clip, self.stop)
 
     @property
     def initial(self) -> float:
@@ -53,6 +56,8 @@ class AdaptiveKL:
             target is always compared with k1.
         clip: the largest absolute value of a token's estimate; None for no
             limit.
+        stop: the largest `policy/approx_kl`, mean over the steps so far, with
+            which the passes over a rollout go on; None for no limit.
 
     Example:
         >>> AdaptiveKL(6.0).next_weight(0.15, kl=9.0, episodes=512)
@@ -64,9 +69,10 @@ class AdaptiveKL:
     horizon: int = 10_000
     kind: str = "k1"
     clip: float | None = None
+    stop: float | None = None
 
     def __post_init__(self) -> None:
-        _check_penalty(self.kind, self.clip)
+        _check_penalty(self.kind, self.clip, self.stop)
         if self.target <= 0 or self.horizon <= 0:
             raise ValueError(
                 "`target` and `horizon` must be positive. Received: "
@@ -88,7 +94,8 @@ class AdaptiveKL:
         return weight * (1.0 + error * episodes / self.horizon)
 
 
-def _check_penalty(kind: str, clip: float | None) -> None:
+def _check_penalty(kind: str, clip: float | None, stop: float | None) -> None:
     checks.one_of("kind", kind, KINDS)
-    if clip is not None:
-        checks.positive("clip", clip)
+    for name, limit in (("clip", clip), ("stop", stop)):
+        if limit is not None:
+            checks.positive(name, limit)

@@ -29,22 +29,29 @@ def policy_metrics(
     change = ops.zero_outside(output.log_probs, mask) - ops.zero_outside(
         batch.old_log_probs, mask
     )
-    ratio = tf.exp(change)
+    ratio = losses.policy_ratio(
+        output.log_probs, batch.old_log_probs, mask, loss.level
+    )
     advantages = ops.zero_outside(batch.advantages, mask)
     clipped = tf.clip_by_value(ratio, 1.0 - low, 1.0 + high)
     policy_clipped = -advantages * clipped > -advantages * ratio
-    return {
+    metrics = {
         "loss/policy": losses.clipped_policy_loss(
             output.log_probs,
             batch.old_log_probs,
             batch.advantages,
             mask,
             loss.clip,
+            loss.dual_clip,
+            loss.level,
         ),
         "policy/clipfrac": tf.cast(policy_clipped, tf.float32),
         "policy/approx_kl": 0.5 * tf.square(change),
         "policy/entropy": ops.zero_outside(output.entropy, mask),
     }
+    if loss.kl_weight > 0.0:
+        metrics["loss/kl"] = loss.kl(batch, output)
+    return metrics
 
 
 def value_metrics(

@@ -25,7 +25,8 @@ class OnlineDPO(PPO):
 
     Guo et al., 2024 (https://arxiv.org/abs/2402.04792). An iteration samples,
     scores and makes one step of `DPO` on the pairs; a pair of equal scores
-    teaches nothing. There is no value model, and no KL penalty but the loss's.
+    teaches nothing. A batch of `fit` has two responses to half as many prompts.
+    There is no value model, and no KL penalty but the loss's.
 
     Args:
         policy: the `Policy` to train, in place.
@@ -70,6 +71,7 @@ class OnlineDPO(PPO):
             kl=FixedKL(0.0),
             jit_compile=jit_compile,
         )
+        self.group_size = 2
         loss = losses.DPOLoss() if loss is None else loss
         if getattr(loss, "reads_ratings", False):
             raise ValueError(
@@ -87,23 +89,28 @@ class OnlineDPO(PPO):
 
         Args:
             records: the prompts, `{"prompt": ..., **columns}`.
-            batch_size: prompts that a short batch is padded to.
+            batch_size: responses that a short batch is padded to.
 
         Returns:
             The metrics of a rollout and of DPO.
         """
-        twice = [record for record in records for _ in range(2)]
-        prompts = [record["prompt"] for record in twice]
-        completions = self.rollout(prompts, self.state.draw(), 2 * batch_size)
+        completions = self.rollout(
+            [record["prompt"] for record in records],
+            self.state.draw(),
+            batch_size // self.group_size,
+            self.group_size,
+        )
+        records = [r for r in records for _ in range(self.group_size)]
         responses = self.policy.decode_responses(completions)
-        scores = self.score(twice, responses, completions, 2 * batch_size)
-        rollout = self.collect(completions, scores, 2 * batch_size)
+        scores = self.score(records, responses, completions, batch_size)
+        rollout = self.collect(completions, scores, batch_size)
         if self.start_is_unchecked:
-            rollout_check.check_rollout(self, rollout, 2 * batch_size)
+            rollout_check.check_rollout(self, rollout, batch_size)
             self.start_is_unchecked = False
+        prompts = self.prompt_texts(records)
         self.last_iteration = Iteration(prompts, responses, rollout)
         metrics = rollout_metrics(rollout, tf.constant(0.0))
-        metrics |= self._step(compared(rollout), batch_size)
+        metrics |= self._step(compared(rollout), batch_size // self.group_size)
         self.state.iteration.assign_add(1)
         return {name: float(x) for name, x in metrics.items()}
 

@@ -24,15 +24,20 @@ class PolicyLearner(RolloutEngine):
     value_optimizer: Any = None
 
     loss_name = "loss/total"
-    metric_names = (
-        "loss/total",
-        "loss/policy",
-        "loss/value",
-        "policy/clipfrac",
-        "policy/approx_kl",
-        "policy/entropy",
-        "value/clipfrac",
-    )
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The metrics of a minibatch, of the losses that are in use."""
+        names: tuple[str, ...] = (
+            "loss/total",
+            "loss/policy",
+            "policy/clipfrac",
+            "policy/approx_kl",
+            "policy/entropy",
+        )
+        if self.objective.value_weight > 0.0:
+            names += ("loss/value", "value/clipfrac")
+        return names + (("loss/kl",) if self.objective.kl_weight > 0.0 else ())
 
     def learner_variables(self) -> list[Any]:
         """Returns the variables of policy and value model, each once."""
@@ -56,8 +61,19 @@ class PolicyLearner(RolloutEngine):
         ]
 
     def batch_weights(self, batch: Experience) -> Tensor:
-        """Returns 1 for every response token."""
-        return tf.cast(batch.response_mask, tf.float32)
+        """Returns what every response token weighs, see `PPOLoss.mean_over`."""
+        mask = tf.cast(batch.response_mask, tf.float32)
+        if self.objective.mean_over == "tokens":
+            return mask
+        length = tf.reduce_sum(mask, axis=-1, keepdims=True)
+        if self.objective.mean_over == "responses":
+            return tf.math.divide_no_nan(mask, length)
+        limit = float(self.sampler.max_new_tokens or 1)
+        # Every response weighs 1: what it leaves of the limit lies on the
+        # first token, which is of the prompt and has no loss.
+        rest = tf.where(length > 0.0, 1.0 - length / limit, 0.0)
+        weights = mask / limit
+        return tf.concat([weights[:, :1] + rest, weights[:, 1:]], axis=1)
 
     def batch_losses(self, batch: Experience, training: bool) -> BatchLosses:
         """Computes the PPO loss of every response token, dropout off."""
@@ -102,12 +118,10 @@ class PolicyLearner(RolloutEngine):
     def _terms(
         self, batch: Experience, terms: Tensor, metrics: dict[str, Tensor]
     ) -> BatchLosses:
-        weights = self.batch_weights(batch)
-        count = tf.reduce_sum(weights)
-        sums = {
-            n: (tf.reduce_sum(x * weights), count) for n, x in metrics.items()
-        }
-        return BatchLosses(terms, weights, sums)
+        mask = tf.cast(batch.response_mask, tf.float32)
+        count = tf.reduce_sum(mask)
+        sums = {n: (tf.reduce_sum(x * mask), count) for n, x in metrics.items()}
+        return BatchLosses(terms, self.batch_weights(batch), sums)
 
     def _policy_output(
         self, batch: Experience, with_values: bool = True

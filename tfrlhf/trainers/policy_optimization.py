@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfrlhf import data
 from tfrlhf import losses
 from tfrlhf.models import start_check
 from tfrlhf.models.sampler import Sampler
@@ -106,6 +105,7 @@ class PPO(PolicyLearner):
                     f"`{name}` must be at least 1. Received: {name}={number}"
                 )
         self.advantage = advantage or GAE()
+        self.group_size = int(getattr(self.advantage, "group_size", 1))
         self.kl = kl or AdaptiveKL(target=6.0)
         self.update_epochs = update_epochs
         self.minibatches = minibatches
@@ -153,9 +153,12 @@ class PPO(PolicyLearner):
         """Optimises the policy; a batch is one iteration.
 
         Args:
-            prompts: strings, or records `{"prompt": ..., **columns}` whose
-                columns reach the reward function.
-            batch_size: episodes of an iteration, over all replicas.
+            prompts: strings or lists of messages ({"role", "content"}), or
+                records `{"prompt": ..., **columns}` with one of them. The
+                reward function gets the columns, and of messages the text of
+                the chat template in `prompts` and themselves in `messages`.
+            batch_size: episodes of an iteration, over all replicas; of an
+                estimator with groups, whole groups.
             epochs: the total number of passes over the prompts.
             initial_epoch: the epoch to go on from.
             seed: int; samples, prompt order and minibatches follow from it.
@@ -167,12 +170,16 @@ class PPO(PolicyLearner):
             Keras' `History`.
         """
         self._assert_compile_called("fit")
-        batches = PromptBatches(prompts, batch_size, seed)
-        room = self.policy.context_length - int(
-            self.sampler.max_new_tokens or 0
-        )
-        tokenizer = self.policy.need_tokenizer()
-        data.check_prompts(batches.records, tokenizer, room)
+        if batch_size % self.group_size:
+            raise ValueError(
+                f"`batch_size` is {batch_size}, which makes no whole groups of "
+                f"{self.group_size} responses: give a multiple."
+            )
+        batches = PromptBatches(prompts, batch_size // self.group_size, seed)
+        self.check_prompts(batches.records)
+        if validation_data is not None:
+            validated = PromptBatches(validation_data, batch_size, seed)
+            self.check_prompts(validated.records)
         monitor = keras.callbacks.CallbackList(
             callbacks,
             add_history=True,
@@ -213,21 +220,27 @@ class PPO(PolicyLearner):
         """Makes one iteration: sample, score, look, update.
 
         Args:
-            records: the prompts, `{"prompt": ..., **columns}`.
+            records: the prompts, `{"prompt": ..., **columns}`, each of which
+                is answered as often as a group of the estimator is large.
             batch_size: what a short batch is padded to, inside the phases.
 
         Returns:
             The metrics of docs/metrics.md.
         """
-        prompts = [record["prompt"] for record in records]
-        draw = self.state.draw()
-        completions = self.rollout(prompts, draw, batch_size)
+        completions = self.rollout(
+            [record["prompt"] for record in records],
+            self.state.draw(),
+            batch_size // self.group_size,
+            self.group_size,
+        )
+        records = [r for r in records for _ in range(self.group_size)]
         responses = self.policy.decode_responses(completions)
         scores = self.score(records, responses, completions, batch_size)
         rollout = self.collect(completions, scores, batch_size)
         if self.start_is_unchecked:
             rollout_check.check_rollout(self, rollout, batch_size)
-        self.last_iteration = Iteration(prompts, responses, rollout)
+        texts = self.prompt_texts(records)
+        self.last_iteration = Iteration(texts, responses, rollout)
         experience, rewards, metrics = self._experience_function(
             replicas.with_absent_rows(rollout, max(len(records), batch_size)),
             tf.constant(self.state.kl_weight.numpy()),
@@ -251,6 +264,8 @@ class PPO(PolicyLearner):
         rewards: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Makes `update_epochs` passes of `minibatches` optimizer steps.
+
+        Fewer, if the KL control has a `stop` and the policy went that far.
 
         Args:
             experience: `Experience` of B rows.
@@ -284,6 +299,8 @@ class PPO(PolicyLearner):
                 if self.start_is_unchecked:
                     self._check_learner(batch, part)
                 logs = self.train_function(iter([part]))
+                if self.kl.stop and logs["policy/approx_kl"] > self.kl.stop:
+                    return logs
         return logs
 
     @property

@@ -178,19 +178,17 @@ class DPO(TrainableModel):
     def as_dataset(
         self, x: Any, batch_size: int, shuffle: bool, seed: int
     ) -> tf.data.Dataset:
-        """See `TrainableModel`; a `Dataset` must hold the reference's part."""
+        """See `TrainableModel`; batches must hold the reference's part."""
         self._assert_compile_called("as_dataset")
-        needed = self._carrier_type()
-        if isinstance(x, tf.data.Dataset) and not isinstance(
-            x.element_spec, needed
-        ):
+        dataset = super().as_dataset(x, batch_size, shuffle, seed)
+        needed, given = self._carrier_type(), type(dataset.element_spec)
+        if given is not needed:
             raise ValueError(
-                f"A Dataset for {type(self.objective).__name__} must hold "
-                f"batches of {needed.__name__}, not of "
-                f"{type(x.element_spec).__name__}: make them of what "
-                "`as_carrier` returns."
+                f"Batches for {type(self.objective).__name__} must be of "
+                f"{needed.__name__}, not of {given.__name__}: make them of "
+                "what `as_carrier` returns."
             )
-        return super().as_dataset(x, batch_size, shuffle, seed)
+        return dataset
 
     def check_start(self, dataset: tf.data.Dataset) -> None:
         """See `TrainableModel`; a copy must be one still."""

@@ -6,12 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from tfrlhf.data.messages import is_messages
+
+# The column of prompts that are lists of messages.
+MESSAGES = "messages"
+
 
 class PromptBatches:
     """Batches of prompt records.
 
     Args:
-        prompts: strings, or records `{"prompt": ..., **columns}`.
+        prompts: strings or lists of messages, or records `{"prompt": ...,
+            **columns}` with one of them.
         batch_size: records of a batch; the last one may be shorter.
         seed: int; the order is a permutation of (seed, epoch).
 
@@ -60,15 +66,16 @@ class PromptBatches:
 
 def as_columns(
     records: list[dict[str, Any]],
-) -> tuple[list[str], dict[str, list[Any]]]:
+) -> tuple[list[Any], dict[str, list[Any]]]:
     """Splits records into prompts and columns.
 
     Args:
         records: records `{"prompt": ..., **columns}`.
 
     Returns:
-        The prompts, and each column that every record has as a list. Names
-        that start with an underscore are the project's own and left out.
+        The prompts, and each column that every record has as a list; where
+        all prompts are messages, they are the column `messages`. Names that
+        start with an underscore are the project's own and left out.
     """
     names = set(records[0]).intersection(*records[1:]) - {"prompt"}
     columns = {
@@ -76,19 +83,30 @@ def as_columns(
         for name in sorted(names)
         if not name.startswith("_")
     }
-    return [record["prompt"] for record in records], columns
+    prompts = [record["prompt"] for record in records]
+    if all(is_messages(prompt) for prompt in prompts):
+        columns[MESSAGES] = prompts
+    return prompts, columns
 
 
 def _as_record(index: int, prompt: Any) -> dict[str, Any]:
-    record = {"prompt": prompt} if isinstance(prompt, str) else prompt
-    if not isinstance(record, dict) or not isinstance(
-        record.get("prompt"), str
-    ):
+    bare = isinstance(prompt, str) or is_messages(prompt)
+    record = {"prompt": prompt} if bare else prompt
+    value = record.get("prompt") if isinstance(record, dict) else None
+    if is_messages(value):
+        if MESSAGES in record:
+            raise ValueError(
+                f"Prompt {index} is a list of messages, which reward functions "
+                f"get as the column `{MESSAGES}`: rename the column of that "
+                "name that it has already."
+            )
+        return record
+    if not isinstance(value, str):
         raise ValueError(
-            f"Prompt {index} must be a string or a record with a string "
-            f"`prompt`. Received: {prompt!r}"
+            f"Prompt {index} must be a string, a list of messages, or a "
+            f"record with one of them as `prompt`. Received: {prompt!r}"
         )
-    if not record["prompt"].strip():
+    if not value.strip():
         raise ValueError(
             f"Prompt {index} is empty: every prompt needs some text."
         )
