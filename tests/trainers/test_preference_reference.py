@@ -12,6 +12,7 @@ from tests.trainers.test_preference_optimization import REFERENCE
 from tests.trainers.test_preference_optimization import TABLE
 from tests.trainers.test_preference_optimization import preferences
 from tests.trainers.test_preference_optimization import read
+from tfrlhf import data
 from tfrlhf import losses
 from tfrlhf.types import Preferences
 from tfrlhf.types import ReferencedPreferences
@@ -106,3 +107,22 @@ def test_a_reference_that_needs_none_given_is_the_policy_as_it_was():
     named = tfrlhf.DPO(tables.policy(TABLE), tables.policy(REFERENCE))
     named.compile("sgd", run_eagerly=True)
     np.testing.assert_allclose(tables.table_of(named.reference), REFERENCE)
+
+
+def test_a_stream_trains_losses_without_a_reference():
+    records = [
+        {"prompt": "The park", "chosen": " is large", "rejected": " no"},
+        {"prompt": "12", "chosen": " trees", "rejected": " is"},
+    ]
+    dpo = tfrlhf.DPO(small.gpt2_policy(sharpness=4.0))
+    dpo.compile("sgd", losses.SimPOLoss(), run_eagerly=True)
+    tokenizer, length = dpo.policy.tokenizer, dpo.policy.context_length
+    batches = data.stream(
+        records, tokenizer, length, kind="preferences", batch_size=2
+    )
+    expected = dpo.evaluate(records)["loss"]
+    history = dpo.fit(batches, verbose=0).history
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-5)
+    dpo.compile("sgd", losses.DPOLoss(), run_eagerly=True)
+    with pytest.raises(ValueError, match="DPOLoss must be of ReferencedPref"):
+        dpo.fit(batches, verbose=0)
