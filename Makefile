@@ -8,13 +8,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart test mutants lint install clean
+.PHONY: quickstart test mutants peers lint install clean
 
 quickstart: install
 	$(BIN)/python recipes/rlhf.py $(ARGS)
 
 test: install lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 mutants: install
 	$(BIN)/python -m tests.conformance.run_mutants $(ARGS)
@@ -31,8 +31,6 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,sentiment]'
 	touch $(STAMP)
-
-.PHONY: peers clean-peers
 
 # The time from here on, installation included.
 peers: export PEERS_STARTED := $(shell date +%s)
@@ -53,10 +51,5 @@ peers: install .venv-peers/installed .venv-peers-dpo/installed
 	.venv-peers-dpo/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-clean: clean-peers
-
-clean-peers:
-	rm -rf .venv-peers .venv-peers-dpo
-
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-peers-dpo build *.egg-info

@@ -14,6 +14,7 @@ setup(
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<3.16",
         "keras-nlp>=0.32,<0.33",
+        "keras-rs>=0.4,<0.5",
         # 2.21.0 fails at import (undefined ICU symbol).
         "tensorflow-text>=2.21.1,<2.22",
         "transformers>=5.23,<6",
@@ -24,6 +25,8 @@ setup(
         "tensorboard>=2.21,<2.22",
         # Chat templates are written in it; transformers does not ask for it.
         "jinja2>=3.1.6",
+        "sacrebleu>=2.6",
+        "rouge-score>=0.1.2",
         "tyro>=1.0.17",
         "rich>=13",
     ],
@@ -31,6 +34,11 @@ setup(
         "sentiment": ["vaderSentiment>=3.3.2"],
         "parquet": ["pyarrow>=15"],
         "datasets": ["datasets>=3"],
-        "dev": ["pytest>=9", "ruff==0.17.5", "mypy==2.4.1"],
+        "dev": [
+            "pytest>=9",
+            "pytest-xdist>=3.8",
+            "ruff==0.17.5",
+            "mypy==2.4.1",
+        ],
     },
 )

@@ -257,6 +257,15 @@ def score_regression_loss(scores, ratings):
     )
 
 
+def score_cross_entropy_loss(scores, ratings):
+    return np.array(
+        [
+            r * _softplus(-s) + (1 - r) * _softplus(s)
+            for s, r in zip(scores, ratings, strict=True)
+        ]
+    )
+
+
 def token_cross_entropy(log_probs, mask):
     out = np.zeros(mask.shape)
     for index in np.ndindex(*out.shape):

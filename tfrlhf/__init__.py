@@ -26,9 +26,11 @@ _HOMES = {
     "OnlineDPO": "tfrlhf.trainers",
     "PPO": "tfrlhf.trainers",
     "Policy": "tfrlhf.models",
+    "ProcessRewardModel": "tfrlhf.models",
     "REINFORCE": "tfrlhf.trainers",
     "REINFORCEPlusPlus": "tfrlhf.trainers",
     "RLOO": "tfrlhf.trainers",
+    "RewardEnsemble": "tfrlhf.models",
     "RewardModel": "tfrlhf.models",
     "RewardWeighted": "tfrlhf.rollout",
     "RewardWeightedRegression": "tfrlhf.trainers",
@@ -37,7 +39,10 @@ _HOMES = {
     "Tokenizer": "tfrlhf.models",
     "ValueModel": "tfrlhf.models",
     "WhitenedReturns": "tfrlhf.rollout",
+    "best_of_n": "tfrlhf.rollout",
+    "best_of_n_kl": "tfrlhf.rollout",
     "frozen_copy": "tfrlhf.models",
+    "rejection_sample": "tfrlhf.rollout",
 }
 _PACKAGES = (
     "callbacks",

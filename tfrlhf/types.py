@@ -111,6 +111,8 @@ class Preferences(NamedTuple):
         response_mask: int32 [B, K, S].
         ranks: int32 [B, K], 0 = best, -1 = absent.
         weight: float32 [B].
+        margin: float32 [B], by how much the score of a response should exceed
+            that of one a rank below, for a reward model.
     """
 
     token_ids: Tensor
@@ -118,6 +120,7 @@ class Preferences(NamedTuple):
     response_mask: Tensor
     ranks: Tensor
     weight: Tensor
+    margin: Tensor
 
 
 class Ratings(NamedTuple):
@@ -134,6 +137,26 @@ class Ratings(NamedTuple):
     token_ids: Tensor
     padding_mask: Tensor
     response_mask: Tensor
+    rating: Tensor
+    weight: Tensor
+
+
+class StepRatings(NamedTuple):
+    """One response with a number for each of its steps.
+
+    Attributes:
+        token_ids: int32 [B, S].
+        padding_mask: int32 [B, S].
+        response_mask: int32 [B, S].
+        step_mask: int32 [B, S], 1 on the last token of a step.
+        rating: float32 [B, S], 0 elsewhere.
+        weight: float32 [B].
+    """
+
+    token_ids: Tensor
+    padding_mask: Tensor
+    response_mask: Tensor
+    step_mask: Tensor
     rating: Tensor
     weight: Tensor
 

@@ -351,6 +351,14 @@ REGRESSION = {
         "return score_regression_loss(y_pred, y_true)",
         "return score_regression_loss(y_pred, tf.zeros_like(y_true))",
     ),
+    "rating-cross-entropy-of-the-opposite": (
+        "return tf.math.softplus(scores) - ratings * scores",
+        "return tf.math.softplus(scores) - (1.0 - ratings) * scores",
+    ),
+    "rating-cross-entropy-swapped": (
+        "return score_cross_entropy_loss(y_pred, y_true)",
+        "return score_cross_entropy_loss(y_true, y_pred)",
+    ),
 }
 SUPERVISED = {
     "cross-entropy-unmasked": (

@@ -8,6 +8,7 @@ from tests.conformance import faults_in_checks
 from tests.conformance import faults_in_models
 from tests.conformance import faults_in_numbers
 from tests.conformance import faults_in_preferences
+from tests.conformance import faults_in_rewards
 from tests.conformance import faults_in_training
 
 
@@ -83,5 +84,6 @@ MUTANTS = tuple(
         + faults_in_training.FAULTS
         + faults_in_preferences.FAULTS
         + faults_in_checks.FAULTS
+        + faults_in_rewards.FAULTS
     )
 )

@@ -31,6 +31,17 @@ PHASES = {
         "RewardModel.batch_weights",
         "ranking_metrics",
     ],
+    "tfrlhf/models/ensemble.py": [
+        "RewardEnsemble.call",
+        "RewardEnsemble._reduced",
+    ],
+    "tfrlhf/models/process_reward.py": [
+        "ProcessRewardModel.step_ends",
+        "ProcessRewardModel.step_rewards",
+        "ProcessRewardModel.token_scores",
+        "ProcessRewardModel.batch_weights",
+        "ProcessRewardModel.batch_losses",
+    ],
     "tfrlhf/models/trainable.py": [
         "TrainableModel.train_step",
         "TrainableModel._apply",
@@ -66,6 +77,12 @@ PHASES = {
     ],
     "tfrlhf/rollout/scoring.py": ["with_end", "call_reward"],
     "tfrlhf/rollout/score_rules.py": ["ClipScores.__call__"],
+    "tfrlhf/rollout/search.py": [
+        "best_of_n",
+        "best_of_n_kl",
+        "rejection_sample",
+        "_sampled",
+    ],
     "tfrlhf/trainers/engine.py": [
         "RolloutEngine.compile_phases.collect",
         "RolloutEngine.rollout",

@@ -68,7 +68,8 @@ def test_preferences_trim_the_last_axis_only():
     mask = np.zeros([2, 4, 4], np.int32)
     mask[:, :, :2] = 1
     ranks = np.tile(np.arange(4, dtype=np.int32), [2, 1])
-    carrier = Preferences(mask, mask, mask, ranks, np.ones(2, np.float32))
+    ones = np.ones(2, np.float32)
+    carrier = Preferences(mask, mask, mask, ranks, ones, ones)
     (batch,) = batches(carrier, 2, bucket=1)
     assert isinstance(batch, Preferences)
     assert batch.token_ids.shape == (2, 4, 2)

@@ -113,13 +113,14 @@ def test_tsv_and_byte_order_mark(write):
 def test_cells_become_numbers_and_lists(write):
     path = write(
         "a.csv",
-        "prompt,responses,ranks,weight\n"
-        'p,"[""a"", ""b""]","[1, 0]",0.5\np,"[""a"", ""b""]","[0, 1]",\n',
+        "prompt,responses,ranks,weight,margin\n"
+        'p,"[""a"", ""b""]","[1, 0]",0.5,2\np,"[""a"", ""b""]","[0, 1]",,\n',
     )
     first, second = load(path)
     assert first["responses"] == ["a", "b"]
     assert (first["ranks"], first["weight"]) == ([1, 0], 0.5)
-    assert "weight" not in second
+    assert first["margin"] == 2.0
+    assert not {"weight", "margin"} & set(second)
 
 
 def test_long_cells(write):

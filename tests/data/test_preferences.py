@@ -11,7 +11,11 @@ LIST = {"prompt": "x", "responses": ["y", "z", "w"]}
 
 def test_pairs(tokenizer, ids):
     result = preferences(
-        [PAIR, {"prompt": "xx", "chosen": "", "rejected": "yz", "weight": 2}],
+        [
+            PAIR,
+            {"prompt": "xx", "chosen": "", "rejected": "yz"}
+            | {"weight": 2, "margin": 0.5},
+        ],
         tokenizer,
         max_length=5,
     )
@@ -39,8 +43,9 @@ def test_pairs(tokenizer, ids):
     )
     np.testing.assert_array_equal(result.ranks, [[0, 1], [0, 1]])
     np.testing.assert_array_equal(result.weight, [1, 2])
+    np.testing.assert_array_equal(result.margin, [0, 0.5])
     assert {array.dtype for array in result[:4]} == {np.dtype(np.int32)}
-    assert result.weight.dtype == np.float32
+    assert result.weight.dtype == result.margin.dtype == np.float32
 
 
 def test_absent_candidates_are_padding_with_rank_minus_one(tokenizer, ids):
@@ -77,6 +82,7 @@ def test_equal_responses_may_tie(tokenizer):
         (PAIR | {"prompt": 1}, "`prompt` must be a string, not 1"),
         (PAIR | {"chosen": None}, "`chosen` must be a string, not None"),
         (PAIR | {"weight": float("nan")}, "`weight` must be a finite number"),
+        (PAIR | {"margin": -1}, "`margin` must not be negative"),
         (
             PAIR | {"rejected": "y"},
             "`chosen` and `rejected` are the same text: correct",

@@ -32,9 +32,10 @@ def pairs(texts, weights=None):
     """(better, worse) to `Preferences`."""
     flat = rows([text for pair in texts for text in pair])
     ranks = np.tile(np.int32([0, 1]), [len(texts), 1])
-    weights = np.ones(len(texts)) if weights is None else np.array(weights)
+    weights = np.ones(len(texts)) if weights is None else weights
+    weights = np.array(weights, np.float32)
     arrays = flat.reshape(3, len(texts), 2, -1)
-    return Preferences(*arrays, ranks, weights.astype(np.float32))
+    return Preferences(*arrays, ranks, weights, np.zeros_like(weights))
 
 
 def rated(responses, ratings):

@@ -7,38 +7,48 @@ from tests.modes import normal
 from tfrlhf import losses
 
 SCORES, RATINGS = normal(60, 5), normal(61, 5)
+LOSSES = {
+    "score_regression_loss": losses.ScoreRegression,
+    "score_cross_entropy_loss": losses.ScoreCrossEntropy,
+}
+every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
-def test_agrees_with_reference(evaluate):
+@every_loss
+def test_agrees_with_reference(evaluate, name):
     assert_agrees(
         evaluate,
-        losses.score_regression_loss,
-        references.score_regression_loss,
+        getattr(losses, name),
+        getattr(references, name),
         SCORES,
         RATINGS,
     )
 
 
-def of_scores(scores, ratings):
-    return losses.ScoreRegression()(ratings, scores)
+@every_loss
+def test_class_agrees(evaluate, name):
+    loss = LOSSES[name]()
 
+    def of_scores(scores, ratings):
+        return loss(ratings, scores)
 
-def test_class_agrees(evaluate):
     assert_agrees(
-        evaluate, of_scores, references.score_regression_loss, SCORES, RATINGS
+        evaluate, of_scores, getattr(references, name), SCORES, RATINGS
     )
 
 
-def test_class_round_trip():
-    loss = losses.ScoreRegression(name="mine")
+@every_loss
+def test_class_round_trip(name):
+    loss = LOSSES[name](name="mine")
     saved = keras.saving.serialize_keras_object(loss)
-    assert saved["registered_name"] == "tfrlhf>ScoreRegression"
+    assert saved["registered_name"] == f"tfrlhf>{LOSSES[name].__name__}"
     loaded = keras.saving.deserialize_keras_object(saved)
     assert loaded.get_config() == loss.get_config()
     assert loaded.reduction == "none"
 
 
-def test_wrong_input_is_refused():
+@every_loss
+def test_wrong_input_is_refused(name):
     for arguments, message in [
         (([1], [1.0]), "`scores` must be float32"),
         (([1.0], [1]), "`ratings` must be float32"),
@@ -46,4 +56,4 @@ def test_wrong_input_is_refused():
         (([1.0], [1.0, 2.0]), "`ratings` must have the shape of `scores`"),
     ]:
         with pytest.raises(ValueError, match=message):
-            losses.score_regression_loss(*arguments)
+            getattr(losses, name)(*arguments)

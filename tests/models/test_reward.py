@@ -204,6 +204,44 @@ def test_evaluate_measures_what_score_says(reward):
         )
 
 
+@pytest.mark.parametrize(
+    ("loss", "reference"),
+    [
+        (losses.PairwiseRanking(margin=0.25), "pairs"),
+        (losses.ListwiseRanking(), "lists"),
+    ],
+)
+def test_a_record_may_ask_for_a_margin(reward, loss, reference):
+    model = RewardModel(reward.backbone, reward.tokenizer, small.CONTEXT)
+    model.compile(loss=loss)
+    records = pairs(3) if reference == "pairs" else rankings()
+    margins = [0.0, 0.5, 2.0]
+    asking = [
+        record | {"margin": margin}
+        for record, margin in zip(records, margins, strict=True)
+    ]
+    encoded = data.preferences(asking, model.tokenizer, small.CONTEXT)
+    assert encoded.margin.tolist() == margins
+    flat = encoded.ranks.size
+    scores = np.float64(
+        model.score(
+            encoded.token_ids.reshape(flat, -1),
+            encoded.padding_mask.reshape(flat, -1),
+        )
+    ).reshape(encoded.ranks.shape)
+    if reference == "pairs":
+        lead = scores[:, 0] - scores[:, 1] - 0.25 - margins
+        expected = np.log1p(np.exp(-lead)).mean()
+    else:
+        ahead = scores + np.maximum(encoded.ranks, 0) * np.c_[margins]
+        expected = references.listwise_ranking_loss(ahead, encoded.ranks).mean()
+    measured, plain = model.evaluate(asking), model.evaluate(records)
+    assert measured["loss"] == pytest.approx(expected, abs=1e-5)
+    assert measured["loss"] > plain["loss"]
+    # The metrics are those of the scores.
+    assert measured["margin"] == plain["margin"]
+
+
 def test_equal_scores_are_half_right(reward):
     model = RewardModel(reward.backbone, reward.tokenizer, small.CONTEXT)
     model.head.kernel.assign(model.head.kernel * 0)
@@ -246,6 +284,37 @@ def test_rankings_are_learned():
     model.fit(encoded, epochs=20, verbose=0)
     after = model.evaluate(rankings())
     assert after["accuracy"] == 1.0 and after["loss"] < 0.2 * before["loss"]
+
+
+def test_the_best_of_several_is_learned():
+    model = small.reward_model(sharpness=3.0)
+    model.compile(adam(), loss=losses.BestOfN())
+    records = [
+        {"prompt": f"The {place}", "responses": responses, "ranks": [1, 0, 1]}
+        for place in ("weather", "trees", "park")
+        for responses in ([" old", " fine", " park"], [" park", " fine", " 1"])
+    ]
+    before = model.evaluate(records)
+    encoded = data.preferences(records, model.tokenizer, small.CONTEXT)
+    model.fit(data.batches(encoded, 6).repeat(20), verbose=0)
+    after = model.evaluate(records)
+    assert after["accuracy"] == 1.0 and after["loss"] < 0.2 * before["loss"]
+
+
+def test_chances_are_learned():
+    chances = {" old": 0.0, " fine": 1.0, " park": 0.25}
+    records = [
+        {"prompt": f"The {n}", "response": word, "rating": chance}
+        for word, chance in chances.items()
+        for n in range(3)
+    ]
+    model = small.reward_model(sharpness=3.0)
+    model.compile(adam(), loss=losses.ScoreCrossEntropy())
+    encoded = data.ratings(records, model.tokenizer, small.CONTEXT)
+    model.fit(data.batches(encoded, 9).repeat(30), verbose=0)
+    scores = model.score(["The 9"] * 3, list(chances))
+    learned = 1 / (1 + np.exp(-scores))
+    np.testing.assert_allclose(learned, list(chances.values()), atol=0.15)
 
 
 def test_ratings_are_learned():

@@ -95,6 +95,22 @@ def test_an_object_is_named_by_its_type():
     assert "of type `Judge`" in error_of(Judge())
 
 
+def test_the_means_of_parts_are_over_responses_that_are_there():
+    rows = np.zeros([3, 4], np.int32)
+    rows[0, 1], rows[2, 1:3] = 1, 1
+    batch = Completions(rows, rows, rows, rows[:, 0], rows)
+
+    def reward(prompts, responses):
+        return [0.0] * len(responses)
+
+    assert rollout.part_metrics(reward, batch) == {}
+    reward.parts = {"long": [1.0, 50.0, 2.0], "short": [0.5, 0.5, 0.5]}
+    means = {"rewards/long": 1.5, "rewards/short": 0.5}
+    assert rollout.part_metrics(reward, batch) == means
+    nothing = batch._replace(response_mask=0 * rows)
+    assert set(rollout.part_metrics(reward, nothing).values()) == {0.0}
+
+
 def completions(finished):
     """A cut row with room, a finished one, one that fills its row."""
     return Completions(

@@ -11,8 +11,8 @@ from tests.trainers.conftest import BATCH
 from tests.trainers.conftest import letters
 from tfrlhf import data
 from tfrlhf import evaluation
+from tfrlhf.rollout import as_columns
 from tfrlhf.trainers.prompt_batches import PromptBatches
-from tfrlhf.trainers.prompt_batches import as_columns
 
 # It writes BOS itself, and ends a turn with EOS.
 TEMPLATE = """{{ bos_token }}{% for m in messages %}{% if m.role == 'tool' %}

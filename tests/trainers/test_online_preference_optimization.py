@@ -54,8 +54,8 @@ def test_an_iteration_is_a_step_of_dpo_on_pairs_of_its_samples(eagerly):
         clip_norm=None,
         run_eagerly=True,
     )
-    weights = np.ones(3, np.float32)
-    expected = dpo.fit(Preferences(*arrays, ranks, weights), verbose=0).history
+    floats = np.ones(3, np.float32), np.zeros(3, np.float32)
+    expected = dpo.fit(Preferences(*arrays, ranks, *floats), verbose=0).history
     np.testing.assert_allclose(
         tables.table_of(online.policy), tables.table_of(dpo.policy), atol=1e-6
     )

@@ -64,7 +64,7 @@ def preferences(records=RECORDS, candidates=3):
         arrays[:, row, : len(texts)] = rows(texts)
         ranks[row, : len(texts)] = list(responses.values())
     weights = np.array([weight for *_, weight in records], np.float32)
-    return Preferences(*arrays, ranks, weights)
+    return Preferences(*arrays, ranks, weights, np.zeros_like(weights))
 
 
 def ratings(records=RATED):

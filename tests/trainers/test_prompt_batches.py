@@ -1,7 +1,7 @@
 import pytest
 
+from tfrlhf.rollout import as_columns
 from tfrlhf.trainers.prompt_batches import PromptBatches
-from tfrlhf.trainers.prompt_batches import as_columns
 
 LETTERS = list("abcdefg")
 

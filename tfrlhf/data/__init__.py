@@ -3,6 +3,10 @@
 Knows records, the tokenizer's ids and padding; no model and no training.
 """
 
+from tfrlhf.data.agreement import Agreement
+from tfrlhf.data.agreement import annotator_agreement
+from tfrlhf.data.agreement import filter_annotators
+from tfrlhf.data.agreement import weight_annotators
 from tfrlhf.data.batches import batches
 from tfrlhf.data.examples import examples
 from tfrlhf.data.examples import sequences
@@ -18,22 +22,27 @@ from tfrlhf.data.records import Record
 from tfrlhf.data.records import read_jsonl
 from tfrlhf.data.sources import Records
 from tfrlhf.data.sources import load
+from tfrlhf.data.step_ratings import separator_id
+from tfrlhf.data.step_ratings import step_ratings
 from tfrlhf.data.stream import Stream
 from tfrlhf.data.stream import stream
 from tfrlhf.data.tokens import TextTokenizer
 from tfrlhf.data.transcripts import read_transcripts
 
 __all__ = [
+    "Agreement",
     "DataError",
     "PackedExamples",
     "Record",
     "Records",
     "Stream",
     "TextTokenizer",
+    "annotator_agreement",
     "batches",
     "check_prompts",
     "encode_prompts",
     "examples",
+    "filter_annotators",
     "load",
     "pack",
     "preferences",
@@ -41,6 +50,9 @@ __all__ = [
     "ratings",
     "read_jsonl",
     "read_transcripts",
+    "separator_id",
     "sequences",
+    "step_ratings",
     "stream",
+    "weight_annotators",
 ]

@@ -17,6 +17,7 @@ from tfrlhf.types import Ratings
 from tfrlhf.types import ReferencedPreferences
 from tfrlhf.types import ReferencedRatings
 from tfrlhf.types import Rollout
+from tfrlhf.types import StepRatings
 from tfrlhf.types import Tensor
 
 CARRIERS = (
@@ -28,6 +29,7 @@ CARRIERS = (
     Ratings,
     ReferencedPreferences,
     ReferencedRatings,
+    StepRatings,
     Examples,
     PackedExamples,
 )
@@ -41,6 +43,7 @@ Carrier = TypeVar(
     Ratings,
     ReferencedPreferences,
     ReferencedRatings,
+    StepRatings,
     Examples,
     PackedExamples,
 )

@@ -23,6 +23,7 @@ from tfrlhf.data.records import DataError
 from tfrlhf.data.records import Record
 from tfrlhf.data.records import build_each
 from tfrlhf.data.records import check_text
+from tfrlhf.data.records import margin_field
 from tfrlhf.data.records import numbered_records
 from tfrlhf.data.records import require
 from tfrlhf.data.records import weight_field
@@ -41,6 +42,7 @@ class PreferenceRow(NamedTuple):
     responses: list[Ids]
     ranks: list[int]
     weight: float
+    margin: float
 
 
 class PreferenceEncoder(NamedTuple):
@@ -63,15 +65,15 @@ class PreferenceEncoder(NamedTuple):
         if not is_messages(prompt):
             for field, text in responses.items():
                 check_text(where, field, text, may_be_blank=True)
-        weight = weight_field(where, record)
+        numbers = weight_field(where, record), margin_field(where, record)
         request = response_request(where, prompt, responses, self.tokenizer)
-        return request._replace(record=(*request.record, ranks, weight))
+        return request._replace(record=(*request.record, ranks, *numbers))
 
     def row(
         self, where: str, request: Request, encoded: list[Ids]
     ) -> PreferenceRow:
         """Makes a row of the ids of the texts."""
-        prompt, responses, ranks, weight = request.record
+        prompt, responses, ranks, weight, margin = request.record
         prompt_ids, response_ids = encode_responses(
             where,
             prompt,
@@ -82,7 +84,7 @@ class PreferenceEncoder(NamedTuple):
             encoded,
         )
         _check_different(where, responses, response_ids, ranks, self.max_length)
-        return PreferenceRow(prompt_ids, response_ids, ranks, weight)
+        return PreferenceRow(prompt_ids, response_ids, ranks, weight, margin)
 
     def length(self, row: PreferenceRow) -> int:
         """Returns the tokens of the prompt with the longest response."""
@@ -108,6 +110,7 @@ class PreferenceEncoder(NamedTuple):
             response_mask=padded.response_mask.reshape(shape),
             ranks=ranks,
             weight=np.array([row.weight for row in rows], dtype=np.float32),
+            margin=np.array([row.margin for row in rows], dtype=np.float32),
         )
 
 
@@ -122,8 +125,8 @@ def preferences(
 
     A record is {"prompt", "chosen", "rejected"} or {"prompt", "responses"}
     with the responses best first, or in any order beside "ranks" (0 = best,
-    ties allowed, renumbered without gaps); "weight" is optional. A response
-    may be empty: it is then its EOS alone.
+    ties allowed, renumbered without gaps); "weight" and "margin" are optional.
+    A response may be empty: it is then its EOS alone.
 
     Args:
         records: The records, from a reader or written in Python.
@@ -137,9 +140,9 @@ def preferences(
 
     Returns:
         Preferences of NumPy arrays: int32 [B, K, S], ranks int32 [B, K],
-        weight float32 [B]. K is the largest number of responses; absent ones
-        have rank -1 and are all padding. S is the longest row rounded up to a
-        multiple of 16, and at most `max_length`.
+        weight and margin float32 [B]. K is the largest number of responses;
+        absent ones have rank -1 and are all padding. S is the longest row
+        rounded up to a multiple of 16, and at most `max_length`.
 
     Raises:
         DataError: The first bad record.

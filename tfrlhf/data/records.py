@@ -245,3 +245,16 @@ def weight_field(where: str, record: Record) -> float:
             "to leave the record out."
         )
     return weight
+
+
+def margin_field(where: str, record: Record) -> float:
+    """Returns the optional margin of a comparison, 0 without one."""
+    if "margin" not in record:
+        return 0.0
+    margin = number_field(where, record, "margin")
+    if margin < 0:
+        raise DataError(
+            f"{where}: `margin` must not be negative, not {margin}: the first "
+            "of the ranks is the better one."
+        )
+    return margin

@@ -24,6 +24,7 @@ from tfrlhf.data.preferences import ranked_responses
 from tfrlhf.data.records import DataError
 from tfrlhf.data.records import Record
 from tfrlhf.data.records import check_text
+from tfrlhf.data.records import margin_field
 from tfrlhf.data.records import number_field
 from tfrlhf.data.records import require
 from tfrlhf.data.records import text_field
@@ -210,7 +211,7 @@ def _from_cells(where: str, record: Record) -> Record:
                     f"{where}: `{name}` is not valid JSON ({error.msg}): "
                     "write a JSON list in the cell."
                 ) from error
-    for name in ("rating", "weight"):
+    for name in ("rating", "weight", "margin"):
         cell = values.get(name)
         if isinstance(cell, str):
             if not cell.strip():
@@ -250,6 +251,7 @@ def _check_example(where: str, record: Record) -> Record:
 def _check_preference(where: str, record: Record) -> Record:
     record = _check_prompt(where, record)
     weight_field(where, record)
+    margin_field(where, record)
     responses, _ = ranked_responses(where, record)
     for field, value in responses.items():
         if is_messages(record["prompt"]):

@@ -40,7 +40,7 @@ _NUMBERS = tf.TensorSpec([None], tf.float32)
 _SPECS = {
     "examples": Examples(_spec(2), _spec(2), _spec(2)),
     "preferences": Preferences(
-        _spec(3), _spec(3), _spec(3), _spec(2), _NUMBERS
+        _spec(3), _spec(3), _spec(3), _spec(2), _NUMBERS, _NUMBERS
     ),
     "ratings": Ratings(_spec(2), _spec(2), _spec(2), _NUMBERS, _NUMBERS),
 }

@@ -2,22 +2,34 @@
 
 from tfrlhf.evaluation.baselines import bag_of_words_accuracy
 from tfrlhf.evaluation.baselines import longer_accuracy
+from tfrlhf.evaluation.calibration import Bin
+from tfrlhf.evaluation.calibration import Calibration
+from tfrlhf.evaluation.calibration import calibration
 from tfrlhf.evaluation.comparison import compare
 from tfrlhf.evaluation.diversity import distinct_n
 from tfrlhf.evaluation.diversity import self_similarity
 from tfrlhf.evaluation.likelihood import sequence_kl
+from tfrlhf.evaluation.ranking import ranking_quality
 from tfrlhf.evaluation.win_rate import Estimate
+from tfrlhf.evaluation.win_rate import Interval
 from tfrlhf.evaluation.win_rate import accuracy
+from tfrlhf.evaluation.win_rate import wilson_interval
 from tfrlhf.evaluation.win_rate import win_rate
 
 __all__ = [
+    "Bin",
+    "Calibration",
     "Estimate",
+    "Interval",
     "accuracy",
     "bag_of_words_accuracy",
+    "calibration",
     "compare",
     "distinct_n",
     "longer_accuracy",
+    "ranking_quality",
     "self_similarity",
     "sequence_kl",
+    "wilson_interval",
     "win_rate",
 ]

@@ -1,6 +1,7 @@
 """How often one is better than another, with the error of the estimate."""
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,21 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ± {self.stderr:.3f}"
+
+
+class Interval(NamedTuple):
+    """Where a share lies, with some confidence.
+
+    Attributes:
+        low: the lower end.
+        high: the upper end.
+    """
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"[{self.low:.3f}, {self.high:.3f}]"
 
 
 def win_rate(scores: Sequence[float], baseline: Sequence[float]) -> Estimate:
@@ -65,6 +81,49 @@ def accuracy(right: Sequence[float] | np.ndarray) -> Estimate:
             f"`accuracy` needs at least 2 cases. Received: {len(right)}"
         )
     return _estimate(np.asarray(right, float))
+
+
+def wilson_interval(
+    right: Sequence[float] | np.ndarray, confidence: float = 0.95
+) -> Interval:
+    """Bounds a share from single outcomes by Wilson's score interval.
+
+    (p + z²/2n ± z·√(p(1 − p)/n + z²/4n²)) / (1 + z²/n), with z the normal
+    quantile of (1 + confidence)/2. Unlike p ± z·stderr it stays within [0, 1]
+    and holds for few cases and for shares near 0 and 1 (Wilson, 1927,
+    https://doi.org/10.1080/01621459.1927.10502953).
+
+    Args:
+        right: 1 for each of at least one case that was right, else 0; a tie
+            may count half.
+        confidence: in (0, 1).
+
+    Returns:
+        `Interval`.
+
+    Raises:
+        ValueError: no case, or a confidence out of range.
+
+    Example:
+        >>> str(wilson_interval([1, 1, 1, 0]))
+        '[0.301, 0.954]'
+    """
+    n = len(right)
+    if n < 1:
+        raise ValueError("`wilson_interval` needs at least 1 case.")
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(
+            "`confidence` must be between 0 and 1. Received: "
+            f"confidence={confidence}"
+        )
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    p = float(np.mean(np.asarray(right, float)))
+    middle = p + z**2 / (2 * n)
+    spread = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    low, high = middle - spread, middle + spread
+    return Interval(
+        max(low / (1 + z**2 / n), 0.0), min(high / (1 + z**2 / n), 1.0)
+    )
 
 
 def _estimate(outcomes: np.ndarray) -> Estimate:

@@ -26,7 +26,9 @@ from tfrlhf.losses.ranking import PairwiseRanking
 from tfrlhf.losses.ranking import best_of_n_loss
 from tfrlhf.losses.ranking import listwise_ranking_loss
 from tfrlhf.losses.ranking import pairwise_ranking_loss
+from tfrlhf.losses.regression import ScoreCrossEntropy
 from tfrlhf.losses.regression import ScoreRegression
+from tfrlhf.losses.regression import score_cross_entropy_loss
 from tfrlhf.losses.regression import score_regression_loss
 from tfrlhf.losses.supervised import TokenCrossEntropy
 from tfrlhf.losses.supervised import token_cross_entropy
@@ -42,6 +44,7 @@ __all__ = [
     "PPOLoss",
     "PairwiseRanking",
     "RobustDPOLoss",
+    "ScoreCrossEntropy",
     "ScoreRegression",
     "SimPOLoss",
     "TokenCrossEntropy",
@@ -56,6 +59,7 @@ __all__ = [
     "pairwise_ranking_loss",
     "policy_ratio",
     "robust_dpo_loss",
+    "score_cross_entropy_loss",
     "score_regression_loss",
     "simpo_loss",
     "token_cross_entropy",

@@ -1,6 +1,8 @@
 """Language models with heads, their tokenizer and how they are sampled."""
 
+from tfrlhf.models.ensemble import RewardEnsemble
 from tfrlhf.models.policy import Policy
+from tfrlhf.models.process_reward import ProcessRewardModel
 from tfrlhf.models.reference import frozen_copy
 from tfrlhf.models.reward import RewardModel
 from tfrlhf.models.sampler import Sampler
@@ -10,6 +12,8 @@ from tfrlhf.models.value import ValueModel
 
 __all__ = [
     "Policy",
+    "ProcessRewardModel",
+    "RewardEnsemble",
     "RewardModel",
     "Sampler",
     "Tokenizer",

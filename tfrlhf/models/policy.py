@@ -17,6 +17,7 @@ from tfrlhf.models import backbones
 from tfrlhf.models import transformers_bridge
 from tfrlhf.models.adapters import Adapter
 from tfrlhf.models.decoding import decode
+from tfrlhf.models.likelihood import WithLikelihood
 from tfrlhf.models.preset_files import read_settings
 from tfrlhf.models.preset_files import read_tokenizer
 from tfrlhf.models.preset_files import write_settings
@@ -43,7 +44,7 @@ PLAIN_HEADS = (
 )
 
 
-class Policy(WithTrunk, keras.Model):
+class Policy(WithTrunk, WithLikelihood, keras.Model):
     """A causal language model with its tokenizer.
 
     Args:
@@ -212,7 +213,7 @@ class Policy(WithTrunk, keras.Model):
         prompts: str | list[Any] | Prompts,
         max_new_tokens: int | None = None,
         sampler: Sampler | None = None,
-        seed: int | None = None,
+        seed: int | tuple[int, int] | None = None,
     ) -> str | list[str] | Completions:
         """Answers prompts.
 
@@ -222,7 +223,8 @@ class Policy(WithTrunk, keras.Model):
             max_new_tokens: the longest response in tokens, the stop token
                 included; wins over the sampler's.
             sampler: `Sampler`; None samples at temperature 1.
-            seed: int; the same seed gives the same responses, None draws one.
+            seed: int or a pair of them; the same seed gives the same
+                responses, None draws one.
 
         Returns:
             The responses without prompt and special tokens (a string for one
@@ -302,8 +304,9 @@ class Policy(WithTrunk, keras.Model):
         return self.model
 
     def trunk_changed(self) -> None:
-        """Forgets the compiled decode loops."""
+        """Forgets the compiled decode loops and log-probabilities."""
         self._decode_functions.clear()
+        self.forget_likelihood()
 
     def quantize(self, mode: str, **settings: Any) -> None:
         """See `WithTrunk`; a reference is no exact copy any more."""
@@ -344,7 +347,11 @@ class Policy(WithTrunk, keras.Model):
         return (self.tokenizer.eos_id,)
 
     def _generate_ids(
-        self, prompts: Prompts, limit: int, sampler: Sampler, seed: int
+        self,
+        prompts: Prompts,
+        limit: int,
+        sampler: Sampler,
+        seed: int | tuple[int, int],
     ) -> Completions:
         rows, length = np.asarray(prompts.token_ids).shape
         if length + limit > self.context_length:
@@ -364,7 +371,8 @@ class Policy(WithTrunk, keras.Model):
                 jit_compile=True,
                 autograph=False,
             )
-        draws = uniform_draws((seed, 0), rows, limit)
+        pair = seed if isinstance(seed, tuple) else (seed, 0)
+        draws = uniform_draws(pair, rows, limit)
         prompts = Prompts(*(tf.constant(x, tf.int32) for x in prompts))
         return self._decode_functions[sampler](prompts, draws)
 

@@ -58,7 +58,7 @@ class RewardModel(WithTrunk, TrainableModel):
         >>> reward.score(["Hi."], [" Hello!"])
     """
 
-    metric_names = ("loss", "accuracy", "margin", "error")
+    metric_names: tuple[str, ...] = ("loss", "accuracy", "margin", "error")
 
     def __init__(
         self,
@@ -321,6 +321,9 @@ class RewardModel(WithTrunk, TrainableModel):
             shape[:2],
         )
         metrics = ranking_metrics(scores, batch.ranks, batch.weight)
+        # To score as well as before, the better must now lead by the margin.
+        lead = tf.cast(batch.ranks, tf.float32) * batch.margin[:, None]
+        scores += lead
         terms = self.objective(batch.ranks, scores)
         return BatchLosses(terms, batch.weight, metrics)
 

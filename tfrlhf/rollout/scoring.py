@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrlhf.models.ensemble import RewardEnsemble
 from tfrlhf.models.policy import Policy
 from tfrlhf.models.reward import RewardModel
 from tfrlhf.types import Completions
 from tfrlhf.types import Rollout
 from tfrlhf.types import Tensor
 
-Reward = RewardModel | Callable[..., Sequence[float]]
+Reward = RewardModel | RewardEnsemble | Callable[..., Sequence[float]]
+# Rewards that are models, which score ids as well as text.
+REWARD_MODELS = (RewardModel, RewardEnsemble)
 # From scores [B] and `Completions` to the scores [B] that count.
 ScoreRule = Callable[[Tensor, Completions], Tensor]
 
@@ -26,7 +29,7 @@ class RewardError(ValueError):
 def scores_ids(reward: Reward, policy: Policy) -> bool:
     """Tells whether the reward reads the policy's own ids."""
     return (
-        isinstance(reward, RewardModel)
+        isinstance(reward, REWARD_MODELS)
         and reward.tokenizer is not None
         and policy.tokenizer is not None
         and reward.tokenizer.to_json() == policy.tokenizer.to_json()
@@ -110,6 +113,28 @@ def call_reward(
                 f"response {response!r}: every score must be finite."
             )
     return values
+
+
+def part_metrics(reward: Reward, completions: Completions) -> dict[str, float]:
+    """Averages the parts of a reward that was just called.
+
+    Args:
+        reward: one with an attribute `parts`, a dict from names to the scores
+            of its last call, as `rewards.combine` makes; any other has none.
+        completions: `Completions` of B rows that it was called on.
+
+    Returns:
+        `rewards/<name>` to the mean; an empty response counts nowhere.
+    """
+    if not hasattr(reward, "parts"):
+        return {}
+    present = np.asarray(completions.response_mask).any(axis=-1)
+    return {
+        f"rewards/{name}": float(np.mean(np.asarray(scores)[present]))
+        if present.any()
+        else 0.0
+        for name, scores in reward.parts.items()
+    }
 
 
 def _name(reward: Any) -> str:

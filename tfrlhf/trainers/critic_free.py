@@ -26,8 +26,8 @@ class CriticFree(PPO):
 
     Args:
         policy: the `Policy` to train, in place.
-        reward: a `RewardModel`, or `(prompts, responses, **columns) ->
-            list[float]` on text. A reward model is frozen.
+        reward: a `RewardModel` or `RewardEnsemble`, which are frozen, or
+            `(prompts, responses, **columns) -> list[float]` on text.
         reference: what the KL is measured against; None takes a frozen copy
             of the policy as it is now.
     """

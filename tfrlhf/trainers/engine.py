@@ -15,21 +15,21 @@ import tensorflow as tf
 from tfrlhf import data
 from tfrlhf.models.policy import Policy
 from tfrlhf.models.reference import frozen_copy
-from tfrlhf.models.reward import RewardModel
 from tfrlhf.models.sampler import Sampler
 from tfrlhf.models.sampler import uniform_draws
 from tfrlhf.models.start_check import SetupError
 from tfrlhf.models.trainable import TrainableModel
 from tfrlhf.models.value import ValueModel
+from tfrlhf.rollout import REWARD_MODELS
 from tfrlhf.rollout import Reward
 from tfrlhf.rollout import ScoreRule
+from tfrlhf.rollout import as_columns
 from tfrlhf.rollout import call_reward
 from tfrlhf.rollout import rollout_metrics
 from tfrlhf.rollout import scores_ids
 from tfrlhf.rollout import with_end
 from tfrlhf.trainers import replicas
 from tfrlhf.trainers.prompt_batches import PromptBatches
-from tfrlhf.trainers.prompt_batches import as_columns
 from tfrlhf.trainers.state import TrainingState
 from tfrlhf.types import Completions
 from tfrlhf.types import Prompts
@@ -63,8 +63,8 @@ class RolloutEngine(TrainableModel):
 
     Args:
         policy: the `Policy` to train, in place.
-        reward: a `RewardModel`, or `(prompts, responses, **columns) ->
-            list[float]` on text. A reward model is frozen.
+        reward: a `RewardModel` or `RewardEnsemble`, which are frozen, or
+            `(prompts, responses, **columns) -> list[float]` on text.
         value: `ValueModel`, trained in place; None for estimators without.
         reference: what the KL is measured against; None takes a frozen copy
             of the policy as it is now.
@@ -83,7 +83,7 @@ class RolloutEngine(TrainableModel):
         self.reference = reference or frozen_copy(policy)
         self.reward = reward
         self.reward_model: Any = (
-            reward if isinstance(reward, RewardModel) else None
+            reward if isinstance(reward, REWARD_MODELS) else None
         )
         for name, frozen in (
             ("reference", self.reference),

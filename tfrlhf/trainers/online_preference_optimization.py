@@ -151,4 +151,5 @@ def compared(rollout: Rollout) -> Preferences:
     ranks = (scores < scores[:, ::-1]).astype(np.int32)
     ranks[response.sum(axis=-1) == 0] = -1
     weight = np.ones(len(scores), np.float32)
-    return Preferences(ids, padding, response, ranks, weight)
+    margin = np.zeros_like(weight)
+    return Preferences(ids, padding, response, ranks, weight, margin)

@@ -18,6 +18,7 @@ from tfrlhf.models.sampler import Sampler
 from tfrlhf.rollout import GAE
 from tfrlhf.rollout import ScoreRule
 from tfrlhf.rollout import make_experience
+from tfrlhf.rollout import part_metrics
 from tfrlhf.rollout import rollout_metrics
 from tfrlhf.rollout import rollout_rewards
 from tfrlhf.rollout import value_metrics
@@ -43,8 +44,8 @@ class PPO(PolicyLearner):
 
     Args:
         policy: the `Policy` to train, in place.
-        reward: a `RewardModel`, or `(prompts, responses, **columns) ->
-            list[float]` on text. A reward model is frozen.
+        reward: a `RewardModel` or `RewardEnsemble`, which are frozen, or
+            `(prompts, responses, **columns) -> list[float]` on text.
         value: `ValueModel`, trained in place; None for estimators without.
         reference: what the KL is measured against; None takes a frozen copy
             of the policy as it is now.
@@ -236,6 +237,7 @@ class PPO(PolicyLearner):
         records = [r for r in records for _ in range(self.group_size)]
         responses = self.policy.decode_responses(completions)
         scores = self.score(records, responses, completions, batch_size)
+        parts = part_metrics(self.reward, completions)
         rollout = self.collect(completions, scores, batch_size)
         if self.start_is_unchecked:
             rollout_check.check_rollout(self, rollout, batch_size)
@@ -246,7 +248,7 @@ class PPO(PolicyLearner):
             tf.constant(self.state.kl_weight.numpy()),
         )
         metrics |= self.update(experience, batch_size, rewards)
-        logs = {name: float(x) for name, x in metrics.items()}
+        logs = {name: float(x) for name, x in metrics.items()} | parts
         self.state.kl_weight.assign(
             self.kl.next_weight(
                 float(self.state.kl_weight.numpy()),

@@ -172,8 +172,9 @@ class DPO(TrainableModel):
             return ReferencedRatings(*rows, x.rating, x.weight, found, kl)
         if not self.objective.needs_reference:
             return x
-        found = self._reference_log_probs(x[:3])
-        return ReferencedPreferences(**x._asdict(), ref_log_probs=found)
+        rows: Any = x[:3]
+        found = self._reference_log_probs(rows)
+        return ReferencedPreferences(*rows, x.ranks, x.weight, found)
 
     def as_dataset(
         self, x: Any, batch_size: int, shuffle: bool, seed: int

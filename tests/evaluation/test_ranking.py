@@ -1,0 +1,63 @@
+"""NDCG and reciprocal rank against plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tfrlhf.evaluation import ranking_quality
+
+
+def expected(scores, ranks):
+    """Both metrics of one row without equal scores."""
+    present = [i for i, rank in enumerate(ranks) if rank >= 0]
+    worst = max(ranks)
+
+    def gain(order):
+        return sum(
+            (2 ** (worst - ranks[i]) - 1) / math.log2(1 + place)
+            for place, i in enumerate(order, start=1)
+        )
+
+    order = sorted(present, key=lambda i: -scores[i])
+    best = sorted(present, key=lambda i: ranks[i])
+    first = min(p for p, i in enumerate(order, 1) if ranks[i] == 0)
+    return gain(order) / gain(best), 1 / first
+
+
+def test_agrees_with_the_loops():
+    draw = np.random.default_rng(0)
+    scores = draw.normal(size=[30, 5])
+    ranks = np.stack([draw.permutation(5) for _ in range(30)])
+    ranks[:10][ranks[:10] == 1] = 0  # ties of the best
+    ranks[5:20, 4] = -1
+    scores[5:20, 4] = 100.0  # absent: it would be first
+    rows = [
+        expected(s, r)
+        for s, r in zip(scores.tolist(), ranks.tolist(), strict=True)
+        if 0 in r
+    ]
+    kept = (ranks == 0).any(axis=1)
+    found = ranking_quality(scores[kept], ranks[kept])
+    ndcg, mrr = np.mean(rows, axis=0)
+    assert found["ndcg"] == pytest.approx(ndcg, abs=1e-5)
+    assert found["mrr"] == pytest.approx(mrr, abs=1e-5)
+
+
+def test_the_best_order_has_1_and_equal_scores_do_not():
+    ranks = np.tile(np.arange(4), [400, 1])
+    assert ranking_quality(-ranks, ranks) == {"ndcg": 1.0, "mrr": 1.0}
+    alike = ranking_quality(np.zeros([400, 4]), ranks)
+    # Responses are stored best first, which must not help.
+    assert alike["mrr"] == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4, 0.1)
+    assert alike == ranking_quality(np.zeros([400, 4]), ranks)
+
+
+def test_wrong_input_is_refused():
+    for scores, ranks, message in [
+        ([1.0], [0], r"both be \[B, K\]"),
+        ([[1.0, 2.0]], [[0]], r"both be \[B, K\]"),
+        ([[1.0, 2.0]], [[-1, -1]], "needs a response"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ranking_quality(scores, ranks)

@@ -1,0 +1,55 @@
+"""How well scores order lists of responses, by the metrics of ranking."""
+
+import keras_rs
+import numpy as np
+
+
+def ranking_quality(scores: np.ndarray, ranks: np.ndarray) -> dict[str, float]:
+    """Measures NDCG and the mean reciprocal rank, as keras-rs computes them.
+
+    NDCG is the sum over the responses in the order of their scores of
+    (2^relevance − 1) / log2(1 + place), over that of the best order; the
+    relevance is the row's largest rank less the response's, so that the worst
+    have 0 (https://doi.org/10.1145/582415.582418, with the gains of
+    https://doi.org/10.1145/1102351.1102363). The reciprocal rank is 1 over
+    the place of the first response of rank 0. Equal scores are put in random
+    order, the same in every call.
+
+    Args:
+        scores: float [B, K].
+        ranks: int [B, K], 0 = best, -1 = absent; as in `Preferences`.
+
+    Returns:
+        `ndcg` and `mrr`, means over rows, from above 0 to 1 (the best order).
+
+    Raises:
+        ValueError: shapes that differ, or a row without any response.
+
+    Example:
+        >>> found = ranking_quality([[0.1, 0.5, 0.3]], [[0, 1, 2]])
+        >>> round(found["mrr"], 4)
+        0.3333
+    """
+    scores, ranks = np.asarray(scores, np.float32), np.asarray(ranks)
+    if scores.ndim != 2 or scores.shape != ranks.shape:
+        raise ValueError(
+            "`scores` and `ranks` must both be [B, K]. Received: shapes "
+            f"{scores.shape} and {ranks.shape}"
+        )
+    present = ranks >= 0
+    if not len(ranks) or not present.any(axis=1).all():
+        raise ValueError(
+            "Every row of `ranks` needs a response, one that is not -1."
+        )
+    relevance = ranks.max(axis=1, keepdims=True) - ranks
+    found = {}
+    for name, metric, labels in (
+        ("ndcg", keras_rs.metrics.NDCG(seed=0), relevance),
+        ("mrr", keras_rs.metrics.MeanReciprocalRank(seed=0), ranks == 0),
+    ):
+        labels = np.where(present, labels, 0).astype(np.float32)
+        metric.update_state(
+            {"labels": labels, "mask": present}, np.where(present, scores, 0.0)
+        )
+        found[name] = float(metric.result())
+    return found
