@@ -172,9 +172,11 @@ class DPO(TrainableModel):
             return ReferencedRatings(*rows, x.rating, x.weight, found, kl)
         if not self.objective.needs_reference:
             return x
-        rows: Any = x[:3]
-        found = self._reference_log_probs(rows)
-        return ReferencedPreferences(*rows, x.ranks, x.weight, found)
+        kept: dict[str, Any] = x._asdict()
+        # How far scores should be apart is for reward models.
+        del kept["margin"]
+        kept["ref_log_probs"] = self._reference_log_probs(x[:3])
+        return ReferencedPreferences(**kept)
 
     def as_dataset(
         self, x: Any, batch_size: int, shuffle: bool, seed: int
