@@ -1,7 +1,7 @@
 # make quickstart: sets up .venv and runs the whole pipeline on the embedded task
 # make test:       sets up .venv and runs lint, types and tests, as CI does
 # make mutants:    puts faults in, one at a time, and shows that a test turns red
-# make peers:      compares an update of PPO with TRL, every model family with transformers
+# make peers:      compares PPO and DPO with TRL, every model family with transformers
 
 PYTHON ?= $(shell for v in 3.12 3.11 3.13; do command -v python$$v >/dev/null && python$$v -c '' 2>/dev/null && echo python$$v && break; done || echo python3)
 VENV := .venv
@@ -34,8 +34,9 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 
 # The time from here on, installation included.
 peers: export PEERS_STARTED := $(shell date +%s)
-peers: install .venv-peers/installed
+peers: install .venv-peers/installed .venv-peers-dpo/installed
 	$(BIN)/python -m tests.peers .venv-peers/bin/python build/peers
+	$(BIN)/python -m tests.peers.dpo .venv-peers-dpo/bin/python build/peers-dpo
 	$(BIN)/python -m tests.parity
 
 .venv-peers/installed: tests/peers/requirements.txt
@@ -44,5 +45,11 @@ peers: install .venv-peers/installed
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+.venv-peers-dpo/installed: tests/peers/requirements-dpo.txt
+	test -x .venv-peers-dpo/bin/python || $(PYTHON) -m venv .venv-peers-dpo
+	.venv-peers-dpo/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' $<)"
+	.venv-peers-dpo/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-peers build *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-peers-dpo build *.egg-info

@@ -34,6 +34,11 @@ setup(
         "sentiment": ["vaderSentiment>=3.3.2"],
         "parquet": ["pyarrow>=15"],
         "datasets": ["datasets>=3"],
-        "dev": ["pytest>=9", "pytest-xdist>=3.8", "ruff==0.17.5", "mypy==2.4.1"],
+        "dev": [
+            "pytest>=9",
+            "pytest-xdist>=3.8",
+            "ruff==0.17.5",
+            "mypy==2.4.1",
+        ],
     },
 )

@@ -272,3 +272,71 @@ def token_cross_entropy(log_probs, mask):
         if mask[index]:
             out[index] = -log_probs[index]
     return out
+
+
+def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta, smoothing):
+    out = np.zeros(len(chosen))
+    for row in range(len(chosen)):
+        ratio = chosen[row] - ref_chosen[row]
+        h = beta * (ratio - (rejected[row] - ref_rejected[row]))
+        out[row] = (1 - smoothing) * _softplus(-h) + smoothing * _softplus(h)
+    return out
+
+
+def robust_dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta, flipped):
+    """The unbiased estimate: the two plain losses, weighed to cancel."""
+    right = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta, 0.0)
+    wrong = dpo_loss(rejected, chosen, ref_rejected, ref_chosen, beta, 0.0)
+    return ((1 - flipped) * right - flipped * wrong) / (1 - 2 * flipped)
+
+
+def ipo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
+    out = np.zeros(len(chosen))
+    for row in range(len(chosen)):
+        policy = chosen[row] - rejected[row]
+        reference = ref_chosen[row] - ref_rejected[row]
+        out[row] = (policy - reference - 0.5 / beta) ** 2
+    return out
+
+
+def simpo_loss(chosen, rejected, beta, margin):
+    return np.array(
+        [
+            _softplus(-(beta * c - beta * r - margin))
+            for c, r in zip(chosen, rejected, strict=True)
+        ]
+    )
+
+
+def orpo_loss(chosen, rejected, beta):
+    out = np.zeros(len(chosen))
+    for row, logs in enumerate(zip(chosen, rejected, strict=True)):
+        odds = [math.exp(x) / (1 - math.exp(x)) for x in logs]
+        share = odds[0] / (odds[0] + odds[1])
+        out[row] = -logs[0] - beta * math.log(share)
+    return out
+
+
+def kto_loss(policy, reference, ratings, kl, beta, good_weight, bad_weight):
+    out = np.zeros(len(policy))
+    for row, rating in enumerate(ratings):
+        gain = beta * (policy[row] - reference[row] - max(kl[row], 0.0))
+        if rating == 1:
+            out[row] = good_weight * (1 - 1 / (1 + math.exp(-gain)))
+        else:
+            out[row] = bad_weight * (1 - 1 / (1 + math.exp(gain)))
+    return out
+
+
+def mean_over_pairs(loss, ranks, *log_probs):
+    """Mean of a loss of (better, worse) over a row's pairs."""
+    out = np.zeros(len(ranks))
+    for row, row_ranks in enumerate(ranks):
+        losses = [
+            loss(*[x[row, k : k + 1] for x in log_probs for k in (i, j)])[0]
+            for i, first in enumerate(row_ranks)
+            for j, second in enumerate(row_ranks)
+            if 0 <= first < second
+        ]
+        out[row] = sum(losses) / len(losses) if losses else 0.0
+    return out

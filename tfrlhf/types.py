@@ -161,6 +161,50 @@ class StepRatings(NamedTuple):
     weight: Tensor
 
 
+class ReferencedPreferences(NamedTuple):
+    """Preferences with what the frozen reference says of them.
+
+    Attributes:
+        token_ids: int32 [B, K, S].
+        padding_mask: int32 [B, K, S].
+        response_mask: int32 [B, K, S].
+        ranks: int32 [B, K], 0 = best, -1 = absent.
+        weight: float32 [B].
+        ref_log_probs: float32 [B, K], of whole responses.
+    """
+
+    token_ids: Tensor
+    padding_mask: Tensor
+    response_mask: Tensor
+    ranks: Tensor
+    weight: Tensor
+    ref_log_probs: Tensor
+
+
+class ReferencedRatings(NamedTuple):
+    """Ratings with what the frozen reference says of them.
+
+    Attributes:
+        token_ids: int32 [B, 2, S], the rated response, and the same prompt
+            with another prompt's response.
+        padding_mask: int32 [B, 2, S].
+        response_mask: int32 [B, 2, S].
+        rating: float32 [B], 1 good, 0 bad.
+        weight: float32 [B].
+        ref_log_probs: float32 [B, 2], of whole responses.
+        kl: float32 [B], the batch's mean log-ratio of policy and reference on
+            the other responses; 0 until a step knows it.
+    """
+
+    token_ids: Tensor
+    padding_mask: Tensor
+    response_mask: Tensor
+    rating: Tensor
+    weight: Tensor
+    ref_log_probs: Tensor
+    kl: Tensor
+
+
 class Examples(NamedTuple):
     """Text to imitate.
 
@@ -187,3 +231,30 @@ class PolicyOutput(NamedTuple):
     log_probs: Tensor
     values: Tensor
     entropy: Tensor
+
+
+class PreferenceOutput(NamedTuple):
+    """What a preference loss reads of compared responses.
+
+    Attributes:
+        log_probs: float32 [B, K], of whole responses, or their mean a token.
+        ref_log_probs: float32 [B, K], the reference's; 0 where the loss has no
+            use for it.
+    """
+
+    log_probs: Tensor
+    ref_log_probs: Tensor
+
+
+class RatingOutput(NamedTuple):
+    """What a preference loss reads of single responses.
+
+    Attributes:
+        log_probs: float32 [B], of whole responses.
+        ref_log_probs: float32 [B], the reference's.
+        kl: float32 [B], the mean log-ratio on responses to other prompts.
+    """
+
+    log_probs: Tensor
+    ref_log_probs: Tensor
+    kl: Tensor

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tests.conformance import faults_in_checks
 from tests.conformance import faults_in_models
 from tests.conformance import faults_in_numbers
+from tests.conformance import faults_in_preferences
 from tests.conformance import faults_in_rewards
 from tests.conformance import faults_in_training
 
@@ -81,6 +82,7 @@ MUTANTS = tuple(
         faults_in_numbers.FAULTS
         + faults_in_models.FAULTS
         + faults_in_training.FAULTS
+        + faults_in_preferences.FAULTS
         + faults_in_checks.FAULTS
         + faults_in_rewards.FAULTS
     )

@@ -96,6 +96,11 @@ PHASES = {
         "PPO.update",
         "PPO._experience",
     ],
+    "tfrlhf/trainers/online_preference_optimization.py": [
+        "OnlineDPO.iterate",
+        "OnlineDPO._step",
+        "compared",
+    ],
     "tfrlhf/trainers/policy_learner.py": [
         "PolicyLearner.batch_weights",
         "PolicyLearner.learner_variables",
@@ -111,6 +116,23 @@ PHASES = {
     "tfrlhf/trainers/learner_metrics.py": ["policy_metrics", "value_metrics"],
     "tfrlhf/trainers/minibatches.py": ["minibatch_rows"],
     "tfrlhf/trainers/critic_free.py": ["CriticFree.compile"],
+    "tfrlhf/trainers/preference_metrics.py": [
+        "pair_metrics",
+        "rating_metrics",
+    ],
+    "tfrlhf/trainers/preference_optimization.py": [
+        "DPO.batch_losses",
+        "DPO.batch_weights",
+        "DPO.counted_part",
+        "DPO.train_step",
+        "DPO.test_step",
+        "DPO._rating_losses",
+        "DPO._kl_sums.of_part",
+        "DPO._check_reference",
+        "response_log_probs",
+    ],
+    "tfrlhf/trainers/rated_responses.py": ["with_other_responses"],
+    "tfrlhf/trainers/reference_cache.py": ["cached", "fingerprint"],
     "tfrlhf/trainers/replicas.py": [
         "per_replica.part",
         "with_absent_rows",

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tfrlhf
 from tests import small
 from tfrlhf import cli
+from tfrlhf import losses
 
 # Batches of 4, 4 and 1: the last leaves a replica without rows.
 WORDS = ["park", "trees", "today", "old", "large", "weather", "it", "12", "us"]
@@ -25,6 +26,15 @@ PREFERENCES = [
         "prompt": f"The {word}",
         "chosen": f" is{' fine' * n}.",
         "rejected": f" aren't {word}",
+        "weight": 1.0 + n,
+    }
+    for n, word in enumerate(WORDS)
+]
+RATED = [
+    {
+        "prompt": f"The {word}",
+        "response": f" is{' fine' * n}.",
+        "rating": n % 2,
         "weight": 1.0 + n,
     }
     for n, word in enumerate(WORDS)
@@ -92,6 +102,34 @@ def train_reward(micro_batches):
     }
 
 
+def train_dpo(micro_batches):
+    return trained_dpo(PREFERENCES, losses.DPOLoss(), micro_batches)
+
+
+def train_kto(micro_batches):
+    """The KL of a batch is that of all its parts."""
+    return trained_dpo(RATED, losses.KTOLoss(), micro_batches)
+
+
+def trained_dpo(records, loss, micro_batches):
+    policy = small.gpt2_policy(sharpness=4.0)
+    # Another reference, so that the KL is not 0.
+    dpo = tfrlhf.DPO(policy, small.gpt2_policy(seed=5, sharpness=4.0))
+    dpo.compile(
+        keras.optimizers.Adam(1e-3),
+        loss,
+        micro_batches=micro_batches,
+        jit_compile=False,
+    )
+    record = Record()
+    dpo.fit(records, batch_size=4, callbacks=[record], verbose=0)
+    return {
+        "steps": record.steps,
+        "evaluated": evaluated(dpo, records, 4),
+        "weights": small.weights(policy),
+    }
+
+
 def train_ppo(micro_batches):
     policy = small.gpt2_policy(sharpness=4.0)
     reward = small.reward_model(sharpness=4.0)
@@ -156,11 +194,13 @@ def main():
     for trainer, train in (
         ("sft", train_sft),
         ("reward", train_reward),
+        ("dpo", train_dpo),
+        ("kto", train_kto),
         ("ppo", train_ppo),
     ):
         runs = {}
         for name, (count, micro_batches) in RUNS.items():
-            if name == "halves" and trainer != "ppo":
+            if name == "halves" and trainer not in ("dpo", "ppo"):
                 continue
             strategy = mirrored if count == 2 else tf.distribute.get_strategy()
             tf.config.run_functions_eagerly(name in UNTRACED)

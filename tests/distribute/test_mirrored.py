@@ -33,6 +33,11 @@ def runs():
         ("sft", "quarters"),
         ("reward", "two"),
         ("reward", "quarters"),
+        ("dpo", "two"),
+        ("dpo", "halves"),
+        ("dpo", "quarters"),
+        ("kto", "two"),
+        ("kto", "quarters"),
         ("ppo", "two"),
         ("ppo", "halves"),
         ("ppo", "quarters"),
@@ -47,7 +52,7 @@ def test_metrics_and_weights_are_the_same(runs, trainer, run):
     assert other["differences"]["kl_weights"] <= TOLERANCE
 
 
-@pytest.mark.parametrize("trainer", ["sft", "ppo"])
+@pytest.mark.parametrize("trainer", ["sft", "dpo", "kto", "ppo"])
 def test_what_is_measured_is_the_same(runs, trainer):
     one, two = (runs[trainer][run]["evaluated"] for run in ("one", "two"))
     assert len(one) > 1
@@ -66,7 +71,7 @@ def test_the_largest_differences(runs, record_testsuite_property):
     for name in ("metrics", "weights", "kl_weights"):
         largest = max(
             run["differences"][name]
-            for trainer in ("sft", "reward", "ppo")
+            for trainer in ("sft", "reward", "dpo", "kto", "ppo")
             for run in runs[trainer].values()
         )
         record_testsuite_property(f"largest difference of {name}", largest)

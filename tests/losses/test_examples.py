@@ -5,6 +5,8 @@ import pytest
 
 MODULES = [
     "tfrlhf.losses.policy",
+    "tfrlhf.losses.preference",
+    "tfrlhf.losses.preference_objectives",
     "tfrlhf.losses.ranking",
     "tfrlhf.losses.regression",
     "tfrlhf.losses.supervised",

@@ -14,6 +14,8 @@ from tfrlhf.types import Experience
 from tfrlhf.types import Preferences
 from tfrlhf.types import Prompts
 from tfrlhf.types import Ratings
+from tfrlhf.types import ReferencedPreferences
+from tfrlhf.types import ReferencedRatings
 from tfrlhf.types import Rollout
 from tfrlhf.types import StepRatings
 from tfrlhf.types import Tensor
@@ -25,6 +27,8 @@ CARRIERS = (
     Experience,
     Preferences,
     Ratings,
+    ReferencedPreferences,
+    ReferencedRatings,
     StepRatings,
     Examples,
     PackedExamples,
@@ -37,6 +41,8 @@ Carrier = TypeVar(
     Experience,
     Preferences,
     Ratings,
+    ReferencedPreferences,
+    ReferencedRatings,
     StepRatings,
     Examples,
     PackedExamples,

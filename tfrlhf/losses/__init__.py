@@ -8,6 +8,18 @@ around the functions, with `reduction="none"`.
 from tfrlhf.losses.policy import PPOLoss
 from tfrlhf.losses.policy import clipped_policy_loss
 from tfrlhf.losses.policy import policy_ratio
+from tfrlhf.losses.preference import dpo_loss
+from tfrlhf.losses.preference import ipo_loss
+from tfrlhf.losses.preference import kto_loss
+from tfrlhf.losses.preference import orpo_loss
+from tfrlhf.losses.preference import robust_dpo_loss
+from tfrlhf.losses.preference import simpo_loss
+from tfrlhf.losses.preference_objectives import DPOLoss
+from tfrlhf.losses.preference_objectives import IPOLoss
+from tfrlhf.losses.preference_objectives import KTOLoss
+from tfrlhf.losses.preference_objectives import ORPOLoss
+from tfrlhf.losses.preference_objectives import RobustDPOLoss
+from tfrlhf.losses.preference_objectives import SimPOLoss
 from tfrlhf.losses.ranking import BestOfN
 from tfrlhf.losses.ranking import ListwiseRanking
 from tfrlhf.losses.ranking import PairwiseRanking
@@ -24,19 +36,31 @@ from tfrlhf.losses.value import clipped_value_loss
 
 __all__ = [
     "BestOfN",
+    "DPOLoss",
+    "IPOLoss",
+    "KTOLoss",
     "ListwiseRanking",
+    "ORPOLoss",
     "PPOLoss",
     "PairwiseRanking",
+    "RobustDPOLoss",
     "ScoreCrossEntropy",
     "ScoreRegression",
+    "SimPOLoss",
     "TokenCrossEntropy",
     "best_of_n_loss",
     "clipped_policy_loss",
     "clipped_value_loss",
+    "dpo_loss",
+    "ipo_loss",
+    "kto_loss",
     "listwise_ranking_loss",
+    "orpo_loss",
     "pairwise_ranking_loss",
     "policy_ratio",
+    "robust_dpo_loss",
     "score_cross_entropy_loss",
     "score_regression_loss",
+    "simpo_loss",
     "token_cross_entropy",
 ]

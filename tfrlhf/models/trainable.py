@@ -337,18 +337,19 @@ class TrainableModel(keras.Model):
         parts = self.micro_batches
         if parts == 1:
             return self._part_gradients(batch, count)
-        zeros = (
-            [tf.zeros(v.shape) for v in self.learner_variables()],
-            {name: (tf.zeros([]), tf.zeros([])) for name in self.metric_names},
-        )
-        return sum_over_parts(
-            lambda i: self._part_gradients(
-                rows_of_part(batch, i, parts), count
-            ),
-            parts,
-            zeros,
-            unroll=self.xla,
-        )
+        nothing = {name: (tf.zeros([]),) * 2 for name in self.metric_names}
+        measured: set[str] = set()
+
+        def of_part(index: Any) -> tuple[list[Tensor], dict[str, Any]]:
+            part = rows_of_part(batch, index, parts)
+            gradients, sums = self._part_gradients(part, count)
+            # Some kinds of batches have some of the metrics only.
+            measured.update(sums)
+            return gradients, nothing | sums
+
+        zeros = [tf.zeros(v.shape) for v in self.learner_variables()], nothing
+        gradients, sums = sum_over_parts(of_part, parts, zeros, self.xla)
+        return gradients, {n: sums[n] for n in nothing if n in measured}
 
     def _part_gradients(
         self, part: Any, count: Tensor
