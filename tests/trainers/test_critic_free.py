@@ -338,3 +338,15 @@ def test_the_passes_end_where_the_policy_went_too_far():
 
     # The first step is taken from the policy that sampled.
     assert [steps(None), steps(1e3), steps(1e-9)] == [4, 4, 2]
+
+
+def test_the_kl_of_the_loss_is_logged():
+    trainer = trained(VARIANTS["GRPO"], update_epochs=1)
+    rollout = trainer.last_iteration.rollout
+    mask = rollout.response_mask.numpy() > 0
+    change = (rollout.log_probs - rollout.ref_log_probs).numpy()[mask]
+    k3 = np.exp(-change) - 1.0 + change
+    logged = trainer.history.history["loss/kl"][0]
+    assert logged == pytest.approx(k3.mean(), rel=1e-5)
+    assert logged > 0.01
+    assert "loss/kl" not in trained(VARIANTS["RLOO"]).history.history
