@@ -289,7 +289,7 @@ def test_the_logged_loss_is_the_sum_over_tokens_by_their_number(eagerly):
     ).numpy()
     values = again.value.call(experience.token_ids, experience.padding_mask)
     old_log_probs, old_values, advantages, returns = (
-        x.numpy() for x in experience[3:]
+        x.numpy() for x in experience[3:7]
     )
     policy_loss = references.clipped_policy_loss(
         log_probs, old_log_probs, advantages, MASK, 0.2, 0.2

@@ -229,7 +229,7 @@ def test_wrong_arguments_are_refused(policy):
         (PROMPTS, 0, "`n` must be at least 1. Received: n=0"),
         ([], 2, "`prompts` is empty"),
         ("The", 2, "Received one string"),
-        ([{"text": "a"}], 2, "Prompt 0 must be a string or a record"),
+        ([{"text": "a"}], 2, "Prompt 0 must be a string, a list of messages"),
     ]:
         with pytest.raises(ValueError, match=message):
             tfrlhf.best_of_n(policy, letters, prompts, n, LONG)
