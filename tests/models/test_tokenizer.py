@@ -358,6 +358,12 @@ def test_words_without_an_unknown_token(bos):
         assert "\n" not in str(caught.value)
 
 
+def test_words_that_join_are_tokenised_apart_without_bos():
+    tokenizer = closed_vocabulary(["up", "down", "updown"])
+    assert tokenizer.encode_pair("up", "down") == ([0, 2], [3], False)
+    assert tokenizer.encode_pair("up", " down") == ([0, 2], [3], True)
+
+
 def test_a_tokenizer_that_takes_no_text():
     with pytest.raises(ValueError, match="cannot even encode its own words"):
         closed_vocabulary(["two words"])
