@@ -203,7 +203,6 @@ def common(settings: Settings) -> dict[str, Any]:
 def fine_tune(run: cli.Run, settings: Settings) -> dict[str, Any]:
     """Makes the policy that every run starts from."""
     import keras
-    import keras_hub
 
     import tfrlhf
     from tfrlhf.data import embedded
@@ -214,31 +213,15 @@ def fine_tune(run: cli.Run, settings: Settings) -> dict[str, Any]:
         examples = embedded.load(settings.seed).examples
         if settings.tiny:
             examples = examples[:256]
-        corpus = [e["prompt"] + e["response"] for e in examples]
-        tokenizer = tfrlhf.Tokenizer.train(corpus, 2048)
-        backbone = keras_hub.models.GPT2Backbone(
-            vocabulary_size=2048,
-            num_layers=2 if settings.tiny else 4,
-            num_heads=4,
-            hidden_dim=128,
-            intermediate_dim=512,
-            max_sequence_length=160,
-            dropout=0.0,
+        policy = tfrlhf.small_policy(
+            (e["prompt"] + e["response"] for e in examples),
+            layers=2 if settings.tiny else 4,
         )
-        model = keras_hub.models.GPT2CausalLM(
-            backbone=backbone, preprocessor=None
-        )
-        policy = tfrlhf.Policy(model, tokenizer)
         sft = tfrlhf.SFT(policy, learn_prompts=True)
         epochs = 1 if settings.tiny else 7
         steps = epochs * -(-len(examples) // 32)
         sft.compile(
-            keras.optimizers.AdamW(
-                keras.optimizers.schedules.CosineDecay(
-                    0.0, steps, alpha=0.05, warmup_target=3e-3, warmup_steps=40
-                ),
-                weight_decay=0.1,
-            )
+            keras.optimizers.AdamW(cli.cosine(3e-3, steps), weight_decay=0.1)
         )
         sft.fit(
             examples,

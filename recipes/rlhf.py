@@ -129,23 +129,25 @@ def fine_tune(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
     policy = (
         tfrlhf.Policy.from_preset(settings.model)
         if settings.model
-        else small_gpt2(settings, data)
+        else tfrlhf.small_policy(
+            (e["prompt"] + e["response"] for e in data.examples),
+            layers=2 if settings.tiny else 4,
+            width=64 if settings.tiny else 128,
+        )
     )
     result = {"parameters": policy.count_params()}
     if data.examples:
         # A model from scratch has to learn the language of the prompts, too.
         sft = tfrlhf.SFT(policy, learn_prompts=settings.model is None)
         steps = settings.sft_epochs * -(-len(data.examples) // 32)
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, steps, alpha=0.05, warmup_target=3e-3, warmup_steps=40
-        )
+        rate = cli.cosine(3e-3, steps)
         sft.compile(keras.optimizers.AdamW(rate, weight_decay=0.1))
         history = sft.fit(
             data.examples,
             batch_size=32,
             epochs=settings.sft_epochs,
             seed=settings.seed,
-            callbacks=watchers(run, "sft", {"loss": "nats/token"}),
+            callbacks=run.watchers("sft", {"loss": "nats/token"}),
             verbose=0,
         )
         result["loss"] = history.history["loss"][-1]
@@ -173,8 +175,8 @@ def learn_reward(
         batch_size=32,
         epochs=settings.reward_epochs,
         seed=settings.seed,
-        callbacks=watchers(
-            run, "reward", {"loss": "loss", "accuracy": "accuracy"}
+        callbacks=run.watchers(
+            "reward", {"loss": "loss", "accuracy": "accuracy"}
         ),
         verbose=0,
     )
@@ -229,8 +231,8 @@ def optimise(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
         (list(data.prompts) * rounds)[:wanted],
         batch_size=settings.batch_size,
         seed=settings.seed,
-        callbacks=watchers(
-            run, "ppo", {"objective/scores": "score", "objective/kl": "KL"}
+        callbacks=run.watchers(
+            "ppo", {"objective/scores": "score", "objective/kl": "KL"}
         ),
         verbose=0,
     )
@@ -334,28 +336,6 @@ def check_data(settings: Settings, data: Data) -> None:
         records.examples(data.examples, tokenizer, context)
 
 
-def small_gpt2(settings: Settings, data: Data) -> Any:
-    """Makes a random GPT-2 of about 1 million parameters with a tokenizer."""
-    import keras_hub
-
-    import tfrlhf
-
-    corpus = [e["prompt"] + e["response"] for e in data.examples]
-    tokenizer = tfrlhf.Tokenizer.train(corpus, 2048)
-    width = 64 if settings.tiny else 128
-    backbone = keras_hub.models.GPT2Backbone(
-        vocabulary_size=2048,
-        num_layers=2 if settings.tiny else 4,
-        num_heads=4,
-        hidden_dim=width,
-        intermediate_dim=4 * width,
-        max_sequence_length=160,
-        dropout=0.0,
-    )
-    model = keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
-    return tfrlhf.Policy(model, tokenizer)
-
-
 def reward_and_value(run: cli.Run, settings: Settings, policy: Any) -> Any:
     """Returns what PPO optimises and the value model to start from."""
     import tfrlhf
@@ -385,16 +365,6 @@ def gold_function(settings: Settings) -> Any:
 
         return rewards.courtesy
     return None
-
-
-def watchers(run: cli.Run, stage: str, shown: dict[str, str]) -> list[Any]:
-    """Returns a progress line and TensorBoard for a stage."""
-    from tfrlhf import callbacks
-
-    return [
-        callbacks.Progress(stage, shown, console),
-        callbacks.TensorBoard(run.logs / stage, config=run.config),
-    ]
 
 
 def texts(prompts: list[Any]) -> list[str]:

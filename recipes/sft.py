@@ -12,8 +12,6 @@ import dataclasses
 import pathlib
 from typing import Any
 
-import rich.table
-
 from tfrlhf import cli
 from tfrlhf.cli import console
 
@@ -68,16 +66,18 @@ def main(settings: Settings) -> None:
         "peak_memory_mb": cli.peak_memory_mb(),
     }
     run.write_summary(summary)
-    table = rich.table.Table(
-        title=f"{summary['held_out']} held-out examples of "
-        f"{summary['held_out'] + summary['examples']}"
+    cli.print_table(
+        f"{summary['held_out']} held-out examples of "
+        f"{summary['held_out'] + summary['examples']}",
+        ("", "before", "after"),
+        [
+            (title, summary[f"{name}_before"], summary[f"{name}_after"])
+            for name, title in (
+                ("loss", "nats/token"),
+                ("accuracy", "accuracy"),
+            )
+        ],
     )
-    for column in ("", "before", "after"):
-        table.add_column(column, justify="right" if column else "left")
-    for name, title in (("loss", "nats/token"), ("accuracy", "accuracy")):
-        before, after = summary[f"{name}_before"], summary[f"{name}_after"]
-        table.add_row(title, f"{before:.3f}", f"{after:.3f}")
-    console.print(table)
     for name in ("prompt", "response"):
         console.print(f"[bold]{name}[/]", end=" ")
         console.print(summary[name], markup=False)
@@ -88,7 +88,6 @@ def learn(run: cli.Run, settings: Settings) -> dict[str, Any]:
     import keras
 
     import tfrlhf
-    from tfrlhf import callbacks
     from tfrlhf import data
 
     policy = load_policy(settings)
@@ -119,12 +118,9 @@ def learn(run: cli.Run, settings: Settings) -> dict[str, Any]:
         epochs=settings.epochs,
         seed=settings.seed,
         validation_data=measured,
-        callbacks=[
-            callbacks.Progress(
-                "sft", {"loss": "nats/token", "val_loss": "held out"}, console
-            ),
-            callbacks.TensorBoard(run.logs / "sft", config=run.config),
-        ],
+        callbacks=run.watchers(
+            "sft", {"loss": "nats/token", "val_loss": "held out"}
+        ),
         verbose=0,
     )
     after = sft.evaluate(measured, batch_size=settings.batch_size)
@@ -165,27 +161,17 @@ def answer_one(run: cli.Run, settings: Settings) -> dict[str, Any]:
 
 def load_policy(settings: Settings) -> Any:
     """Loads the model, or makes a small random one."""
-    import keras_hub
-
     import tfrlhf
 
     if settings.model is not None:
         return tfrlhf.Policy.from_preset(settings.model)
     assert settings.tokenizer is not None
-    tokenizer = tfrlhf.Tokenizer.from_directory(settings.tokenizer)
-    width = 32 if settings.tiny else settings.width
-    backbone = keras_hub.models.GPT2Backbone(
-        # A multiple of 64 is quicker to multiply with.
-        vocabulary_size=-(-tokenizer.vocabulary_size // 64) * 64,
-        num_layers=2 if settings.tiny else settings.layers,
-        num_heads=4,
-        hidden_dim=width,
-        intermediate_dim=4 * width,
-        max_sequence_length=settings.max_length,
-        dropout=0.0,
+    return tfrlhf.small_policy(
+        tokenizer=tfrlhf.Tokenizer.from_directory(settings.tokenizer),
+        layers=2 if settings.tiny else settings.layers,
+        width=32 if settings.tiny else settings.width,
+        context_length=settings.max_length,
     )
-    model = keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
-    return tfrlhf.Policy(model, tokenizer)
 
 
 def split(settings: Settings) -> tuple[list[Any], list[Any]]:

@@ -43,6 +43,7 @@ _HOMES = {
     "best_of_n_kl": "tfrlhf.rollout",
     "frozen_copy": "tfrlhf.models",
     "rejection_sample": "tfrlhf.rollout",
+    "small_policy": "tfrlhf.models",
 }
 _PACKAGES = (
     "callbacks",

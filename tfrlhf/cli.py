@@ -14,11 +14,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Annotated
 from typing import Any
 
 import rich.console
+import rich.markup
 import rich.table
 import tyro
 
@@ -113,6 +116,20 @@ class Run:
     def seconds(self) -> dict[str, float]:
         """Stage to the seconds it took."""
         return {name: stage["seconds"] for name, stage in self.stages.items()}
+
+    def watchers(self, stage: str, shown: dict[str, str]) -> list[Any]:
+        """Returns the callbacks of a stage: a progress line and TensorBoard.
+
+        Args:
+            stage: what `fit` does.
+            shown: name of a metric to its title in the line.
+        """
+        from tfrlhf import callbacks
+
+        return [
+            callbacks.Progress(stage, shown, console),
+            callbacks.TensorBoard(self.logs / stage, config=self.config),
+        ]
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json` at once or not at all."""
@@ -275,6 +292,68 @@ def load_function(option: str, spec: str) -> Callable[..., Any]:
     return function
 
 
+def cosine(rate: float, steps: int) -> Any:
+    """Returns a learning rate that warms up and falls to a twentieth.
+
+    Args:
+        rate: the largest one.
+        steps: of the optimizer, warm-up included.
+    """
+    import keras
+
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        steps,
+        alpha=0.05,
+        warmup_target=rate,
+        warmup_steps=max(1, min(40, steps // 10)),
+    )
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    """Prints a table; numbers keep three digits.
+
+    Args:
+        title: above it.
+        columns: titles, the first one left-aligned and often empty.
+        rows: a cell a column: text, a number, or None for nothing.
+    """
+    table = rich.table.Table(title=title)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(
+            *(
+                f"{cell:.3f}"
+                if isinstance(cell, float)
+                else rich.markup.escape("" if cell is None else str(cell))
+                for cell in row
+            )
+        )
+    console.print(table)
+
+
+def print_samples(samples: Iterable[Sequence[str]]) -> None:
+    """Prints [prompt, before, after] each."""
+    for prompt, before, after in samples:
+        console.print(prompt, markup=False, style="bold")
+        console.print(f"  before: {before.strip()}", markup=False)
+        console.print(f"  after:  {after.strip()}", markup=False)
+
+
+def print_where(run: Run, summary: dict[str, Any]) -> None:
+    """Prints what a run took and where everything is."""
+    minutes = sum(summary["seconds"].values()) / 60
+    exports = f" SavedModels: {run.exports}." if run.exports.exists() else ""
+    console.print(
+        f"{minutes:.1f} minutes, {summary['peak_memory_mb']:.0f} MB. "
+        f"TensorBoard: tensorboard --logdir {run.logs}.{exports}",
+        soft_wrap=True,
+    )
+
+
 def print_comparison(
     summary: dict[str, Any], samples: list[list[str]], run: Run
 ) -> None:
@@ -285,34 +364,27 @@ def print_comparison(
         samples: [prompt, before, after] each.
         run: the run.
     """
-    table = rich.table.Table(title=f"{summary['prompts']} held-out prompts")
-    table.add_column("")
-    table.add_column("before", justify="right")
-    table.add_column("after", justify="right")
-    for name, title in (
-        ("reward", "reward"),
-        ("gold", "gold reward"),
-        ("length", "length in tokens"),
-        ("distinct2", "distinct-2"),
-        ("self_similarity", "self-similarity"),
-    ):
-        before, after = summary[f"{name}_before"], summary[f"{name}_after"]
-        table.add_row(title, f"{before:.3f}", f"{after:.3f}")
-    table.add_row("KL to the model before, nats", "", f"{summary['kl']:.2f}")
     won, error = summary["win_rate"], summary["win_rate_stderr"]
-    table.add_row("win rate by gold reward", "", f"{won:.3f} ± {error:.3f}")
-    console.print(table)
-    for prompt, before, after in samples:
-        console.print(prompt, markup=False, style="bold")
-        console.print(f"  before: {before.strip()}", markup=False)
-        console.print(f"  after:  {after.strip()}", markup=False)
-    minutes = sum(summary["seconds"].values()) / 60
-    console.print(
-        f"{minutes:.1f} minutes, {summary['peak_memory_mb']:.0f} MB. "
-        f"TensorBoard: tensorboard --logdir {run.logs}. "
-        f"SavedModels: {run.exports}.",
-        soft_wrap=True,
+    print_table(
+        f"{summary['prompts']} held-out prompts",
+        ("", "before", "after"),
+        [
+            *(
+                (title, summary[f"{name}_before"], summary[f"{name}_after"])
+                for name, title in (
+                    ("reward", "reward"),
+                    ("gold", "gold reward"),
+                    ("length", "length in tokens"),
+                    ("distinct2", "distinct-2"),
+                    ("self_similarity", "self-similarity"),
+                )
+            ),
+            ("KL to the model before, nats", None, f"{summary['kl']:.2f}"),
+            ("win rate by gold reward", None, f"{won:.3f} ± {error:.3f}"),
+        ],
     )
+    print_samples(samples)
+    print_where(run, summary)
 
 
 def peak_memory_mb() -> float:

@@ -6,6 +6,7 @@ from tfrlhf.models.process_reward import ProcessRewardModel
 from tfrlhf.models.reference import frozen_copy
 from tfrlhf.models.reward import RewardModel
 from tfrlhf.models.sampler import Sampler
+from tfrlhf.models.small import small_policy
 from tfrlhf.models.tokenizer import Tokenizer
 from tfrlhf.models.trainable import TrainableModel
 from tfrlhf.models.value import ValueModel
@@ -20,4 +21,5 @@ __all__ = [
     "TrainableModel",
     "ValueModel",
     "frozen_copy",
+    "small_policy",
 ]
