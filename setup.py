@@ -34,6 +34,7 @@ setup(
         "sentiment": ["vaderSentiment>=3.3.2"],
         "parquet": ["pyarrow>=15"],
         "datasets": ["datasets>=3"],
+        "plots": ["matplotlib>=3.9"],
         "dev": [
             "pytest>=9",
             "pytest-xdist>=3.8",

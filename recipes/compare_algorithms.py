@@ -6,16 +6,31 @@
 Fine-tunes a small model on the embedded task once, then lets every algorithm
 raise the same reward with several seeds. Along a run reward and KL both grow:
 the table reads the reward where the KL first reaches each of a few values.
+DPO learns from pairs of the start's own samples, as many as the others draw,
+that the same reward has ranked; best of n is searched, not trained.
 """
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import rich.table
-
 from tfrlhf import cli
 from tfrlhf.cli import console
+
+ALGORITHMS = (
+    "PPO",
+    "REINFORCE",
+    "REINFORCE++",
+    "RLOO",
+    "GRPO",
+    "Dr. GRPO",
+    "DAPO",
+    "GSPO",
+    "RWR",
+    "AWR",
+    "DPO",
+    "Online DPO",
+)
 
 
 @dataclasses.dataclass
@@ -24,10 +39,8 @@ class Settings(cli.RunSettings):
 
     model: str | None = None
     """Policy to start from; a small GPT-2 fine-tuned here if not given."""
-    algorithms: str = (
-        "PPO,REINFORCE,REINFORCE++,RLOO,GRPO,Dr. GRPO,DAPO,GSPO,AWR"
-    )
-    """Names out of the table in this file, with commas."""
+    algorithms: str = ",".join(ALGORITHMS)
+    """Some of them, with commas."""
     seeds: int = 3
     iterations: int = 40
     """Rollouts of batch_size responses."""
@@ -57,6 +70,8 @@ def main(settings: Settings) -> None:
 
     import keras
 
+    from tfrlhf import evaluation
+
     keras.utils.set_random_seed(settings.seed)
     strategy = cli.make_strategy(settings.strategy)
 
@@ -64,140 +79,142 @@ def main(settings: Settings) -> None:
     with strategy.scope():
         run.stage("sft", "The start", lambda: fine_tune(run, settings))
 
-    # 2. Every algorithm with every seed.
+    # 2. Search, for comparison.
+    searched = run.stage(
+        "best_of_n", "Best of n", lambda: search(run, settings)
+    )
+
+    # 3. Every algorithm with every seed.
     curves: dict[str, list[Any]] = {}
-    for name in names:
-        for seed in range(settings.seeds):
+    for seed in range(settings.seeds):
+        for name in names:
             with strategy.scope():
                 result = run.stage(
                     f"{name}-{seed}",
                     f"{name}, seed {seed}",
-                    lambda n=name, s=seed: optimise(run, settings, n, s),
+                    lambda n=name, s=seed: (
+                        learn_pairs if n == "DPO" else optimise
+                    )(run, settings, n, s),
                 )
-            curves.setdefault(name, []).append(result)
+            curves.setdefault(name, []).append(evaluation.Curve(**result))
 
-    # 3. The reward at equal KL.
+    # 4. The reward at equal KL.
     grid = [float(x) for x in settings.kl_grid.split(",")]
     rows = {
-        name: [at_kl(results, kl) for kl in grid]
+        name: [evaluation.score_at_kl(results, kl) for kl in grid]
         for name, results in curves.items()
     }
-    run.write_summary(
-        {
-            "kl": grid,
-            "rewards": rows,
-            "curves": curves,
-            "seconds": run.seconds,
-            "peak_memory_mb": cli.peak_memory_mb(),
-        }
-    )
-    print_table(grid, rows, curves, settings)
-    plot(run.directory / "frontier.png", curves)
+    summary = {
+        "kl": grid,
+        "rewards": rows,
+        "curves": {
+            name: [curve._asdict() for curve in results]
+            for name, results in curves.items()
+        },
+        "best_of_n": searched,
+        "seconds": run.seconds,
+        "peak_memory_mb": cli.peak_memory_mb(),
+    }
+    run.write_summary(summary)
+    print_tables(grid, rows, curves, searched)
+    picture = run.directory / "frontier.png"
+    try:
+        bound, scores = zip(*searched.values(), strict=True)
+        evaluation.plot_frontier(
+            picture, curves, {"best of n": evaluation.Curve(bound, scores)}
+        )
+        console.print(f"[bold]plot[/] {picture}")
+    except ImportError as error:
+        console.print(str(error), markup=False)
+    cli.print_where(run, summary)
 
 
-def ppo(policy: Any, reward: Any, settings: Settings) -> Any:
-    """Returns a compiled PPO."""
+def make_trainer(
+    name: str, policy: Any, reward: Any, settings: Settings
+) -> Any:
+    """Returns a compiled trainer.
+
+    One step a rollout takes a larger learning rate than several with a clip do.
+    """
     import keras
 
     import tfrlhf
 
-    value = tfrlhf.ValueModel.from_policy(policy)
-    trainer = tfrlhf.PPO(policy, reward, value)
-    trainer.compile(
-        keras.optimizers.Adam(1.5e-4, epsilon=1e-5),
-        value_optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-5),
-        minibatches=2,
-        **common(settings),
-    )
+    loss = tfrlhf.losses.PPOLoss
+    several = {"update_epochs": 4}
+    # Class, learning rate, and what else it is compiled with.
+    choices: dict[str, tuple[Any, float, dict[str, Any]]] = {
+        "PPO": (
+            tfrlhf.PPO,
+            1.5e-4,
+            {
+                "value_optimizer": keras.optimizers.Adam(1e-3, epsilon=1e-5),
+                "minibatches": 2,
+            },
+        ),
+        "REINFORCE": (tfrlhf.REINFORCE, 6e-4, {}),
+        "REINFORCE++": (tfrlhf.REINFORCEPlusPlus, 3e-4, several),
+        "RLOO": (tfrlhf.RLOO, 6e-4, {}),
+        "GRPO": (
+            tfrlhf.GRPO,
+            3e-4,
+            several
+            | {
+                "loss": loss(
+                    mean_over="responses", kl_weight=settings.kl_weight
+                ),
+                "kl": tfrlhf.FixedKL(0.0),
+            },
+        ),
+        "Dr. GRPO": (
+            tfrlhf.GRPO,
+            3e-4,
+            several
+            | {
+                "loss": loss(mean_over="limit"),
+                "advantage": tfrlhf.GroupRelative(8, scale=False),
+            },
+        ),
+        "DAPO": (tfrlhf.GRPO, 3e-4, several | {"loss": loss((0.2, 0.28))}),
+        "GSPO": (
+            tfrlhf.GRPO,
+            3e-4,
+            several
+            | {"loss": loss(0.03, level="sequence", mean_over="responses")},
+        ),
+        "RWR": (tfrlhf.RewardWeightedRegression, 3e-4, {}),
+        "AWR": (
+            tfrlhf.AdvantageWeightedRegression,
+            6e-4,
+            {"advantage": tfrlhf.AdvantageWeighted(0.5)},
+        ),
+        "DPO": (tfrlhf.DPO, 1e-4, {}),
+        "Online DPO": (tfrlhf.OnlineDPO, 3e-4, {}),
+    }
+    kind, rate, given = choices[name]
+    trainer: Any
+    if name == "PPO":
+        value = tfrlhf.ValueModel.from_policy(policy)
+        trainer = tfrlhf.PPO(policy, reward, value)
+    elif name == "DPO":
+        trainer = tfrlhf.DPO(policy)
+    else:
+        trainer = kind(policy, reward)
+    if name != "DPO":
+        given = {"sampler": sampler(settings)} | given
+    if "DPO" not in name:
+        given = {"kl": tfrlhf.FixedKL(settings.kl_weight)} | given
+    trainer.compile(keras.optimizers.Adam(rate, epsilon=1e-5), **given)
     return trainer
 
 
-def critic_free(
-    name: str, rate: float, **choices: Any
-) -> Callable[[Any, Any, Settings], Any]:
-    """Returns a function that makes a compiled trainer of the class `name`.
-
-    Args:
-        name: of a class of tfrlhf.
-        rate: learning rate of Adam.
-        **choices: of `compile`; `loss` and `advantage` as functions, so that
-            nothing heavy is imported before.
-    """
-
-    def make(policy: Any, reward: Any, settings: Settings) -> Any:
-        import keras
-
-        import tfrlhf
-
-        trainer = getattr(tfrlhf, name)(policy, reward)
-        given = {
-            key: value(tfrlhf, settings) if callable(value) else value
-            for key, value in choices.items()
-        }
-        trainer.compile(
-            keras.optimizers.Adam(rate, epsilon=1e-5),
-            **common(settings) | given,
-        )
-        return trainer
-
-    return make
-
-
-def of_loss(**arguments: Any) -> Callable[[Any, Settings], Any]:
-    """Returns a function that makes a `PPOLoss`."""
-    return lambda tfrlhf, settings: tfrlhf.losses.PPOLoss(**arguments)
-
-
-# One step a rollout takes a larger one than several with a clip do.
-SEVERAL = {"update_epochs": 4}
-ALGORITHMS: dict[str, Callable[[Any, Any, Settings], Any]] = {
-    "PPO": ppo,
-    "REINFORCE": critic_free("REINFORCE", 6e-4),
-    "REINFORCE++": critic_free("REINFORCEPlusPlus", 3e-4, **SEVERAL),
-    "RLOO": critic_free("RLOO", 6e-4),
-    "GRPO": critic_free(
-        "GRPO",
-        3e-4,
-        loss=lambda tfrlhf, settings: tfrlhf.losses.PPOLoss(
-            mean_over="responses", kl_weight=settings.kl_weight
-        ),
-        kl=lambda tfrlhf, settings: tfrlhf.FixedKL(0.0),
-        **SEVERAL,
-    ),
-    "Dr. GRPO": critic_free(
-        "GRPO",
-        3e-4,
-        loss=of_loss(mean_over="limit"),
-        advantage=lambda tfrlhf, s: tfrlhf.GroupRelative(8, scale=False),
-        **SEVERAL,
-    ),
-    "DAPO": critic_free(
-        "GRPO", 3e-4, loss=of_loss(clip=(0.2, 0.28)), **SEVERAL
-    ),
-    "GSPO": critic_free(
-        "GRPO",
-        3e-4,
-        loss=of_loss(clip=0.03, level="sequence", mean_over="responses"),
-        **SEVERAL,
-    ),
-    "AWR": critic_free(
-        "AdvantageWeightedRegression",
-        6e-4,
-        advantage=lambda tfrlhf, s: tfrlhf.AdvantageWeighted(0.5),
-    ),
-}
-
-
-def common(settings: Settings) -> dict[str, Any]:
-    """Returns what all of them are compiled with."""
+def sampler(settings: Settings) -> Any:
+    """Returns how every response is drawn."""
     import tfrlhf
 
-    return {
-        "sampler": tfrlhf.Sampler(
-            settings.temperature, max_new_tokens=settings.max_new_tokens
-        ),
-        "kl": tfrlhf.FixedKL(settings.kl_weight),
-    }
+    return tfrlhf.Sampler(
+        settings.temperature, max_new_tokens=settings.max_new_tokens
+    )
 
 
 def fine_tune(run: cli.Run, settings: Settings) -> dict[str, Any]:
@@ -235,146 +252,173 @@ def fine_tune(run: cli.Run, settings: Settings) -> dict[str, Any]:
     return {"parameters": policy.count_params()}
 
 
+def search(run: cli.Run, settings: Settings) -> dict[str, Any]:
+    """Returns the bound of the KL and the reward of the best of n samples."""
+    import tfrlhf
+    from tfrlhf import rewards
+
+    policy = tfrlhf.Policy.from_preset(run.models / "start")
+    most = 4 if settings.tiny else 32
+    found = tfrlhf.best_of_n(
+        policy,
+        rewards.courtesy,
+        some_prompts(settings, settings.seed, settings.batch_size),
+        most,
+        sampler(settings),
+        settings.seed,
+    )
+    result = {}
+    for n in (1, 2, 4, 8, 16, 32):
+        if n <= most:
+            # The best of every n samples in a row, over all such rows.
+            scores = found.all_scores.reshape(-1, n).max(axis=1)
+            result[str(n)] = [tfrlhf.best_of_n_kl(n), float(scores.mean())]
+    return result
+
+
 def optimise(
     run: cli.Run, settings: Settings, name: str, seed: int
 ) -> dict[str, Any]:
     """Runs an algorithm; returns reward and KL of every iteration."""
-    import numpy as np
-
     import tfrlhf
-    from tfrlhf import callbacks
     from tfrlhf import rewards
-    from tfrlhf.data import embedded
 
     policy = tfrlhf.Policy.from_preset(run.models / "start")
-    trainer = ALGORITHMS[name](policy, rewards.courtesy, settings)
-    prompts = embedded.load(settings.seed).prompts
-    order = np.random.default_rng(seed).permutation(len(prompts))
+    trainer = make_trainer(name, policy, rewards.courtesy, settings)
     each = settings.batch_size // trainer.group_size
-    wanted = [prompts[i] for i in order][: settings.iterations * each]
-    curve = Curve()
+    kl: list[float] = []
+    scores: list[float] = []
     trainer.fit(
-        wanted,
+        some_prompts(settings, seed, settings.iterations * each),
         batch_size=settings.batch_size,
         seed=seed,
         callbacks=[
-            curve_callback(curve),
-            callbacks.Progress(
-                name,
+            of_batches(lambda _, logs: kl.append(logs["objective/kl"])),
+            of_batches(lambda _, logs: scores.append(logs["objective/scores"])),
+            *run.watchers(
+                f"{name}-{seed}",
                 {"objective/scores": "score", "objective/kl": "KL"},
-                console,
             ),
-            callbacks.TensorBoard(run.logs / f"{name}-{seed}"),
         ],
         verbose=0,
     )
-    return {"kl": curve.kl, "scores": curve.scores}
+    return {"kl": kl, "scores": scores}
 
 
-@dataclasses.dataclass
-class Curve:
-    """Reward and KL of every iteration."""
+def learn_pairs(
+    run: cli.Run, settings: Settings, name: str, seed: int
+) -> dict[str, Any]:
+    """Runs DPO on ranked samples of the start; measures as it goes."""
+    import numpy as np
 
-    kl: list[float] = dataclasses.field(default_factory=list)
-    scores: list[float] = dataclasses.field(default_factory=list)
+    import tfrlhf
+    from tfrlhf import evaluation
+    from tfrlhf import rewards
+
+    start = tfrlhf.Policy.from_preset(run.models / "start")
+    policy = tfrlhf.Policy.from_preset(run.models / "start")
+    samples = settings.iterations * settings.batch_size
+    both = tfrlhf.best_of_n(
+        start,
+        rewards.courtesy,
+        some_prompts(settings, seed, samples // 2),
+        2,
+        sampler(settings),
+        seed,
+    )
+    pairs = [
+        {"prompt": prompt, "chosen": texts[best], "rejected": texts[1 - best]}
+        for prompt, texts, best, scores in zip(
+            both.prompts,
+            both.all_responses,
+            both.all_scores.argmax(axis=1),
+            both.all_scores,
+            strict=True,
+        )
+        if scores[0] != scores[1]
+    ]
+    trainer = make_trainer(name, policy, None, settings)
+    kl: list[float] = []
+    scores: list[float] = []
+    batches = -(-len(pairs) // 32)
+    probes = some_prompts(settings, seed, 128)
+
+    def measure(batch: int, logs: dict[str, float]) -> None:
+        if batch % max(1, batches // 8):
+            return
+        completions = policy.generate(
+            policy.encode_prompts(probes, settings.max_new_tokens),
+            sampler=sampler(settings),
+            seed=seed,
+        )
+        texts = policy.decode_responses(completions)
+        nats = evaluation.sequence_kl(
+            policy, start, completions, settings.temperature
+        )
+        kl.append(float(nats.mean()))
+        scores.append(float(np.mean(rewards.courtesy(probes, texts))))
+
+    trainer.fit(
+        pairs,
+        batch_size=32,
+        epochs=3,
+        seed=seed,
+        callbacks=[
+            of_batches(measure),
+            *run.watchers(f"{name}-{seed}", {"loss": "loss"}),
+        ],
+        verbose=0,
+    )
+    return {"kl": kl, "scores": scores}
 
 
-def curve_callback(curve: Curve) -> Any:
-    """Returns a callback that writes a curve down."""
+def some_prompts(settings: Settings, seed: int, count: int) -> list[Any]:
+    """Draws prompts of the embedded task."""
+    import numpy as np
+
+    from tfrlhf.data import embedded
+
+    prompts = embedded.load(settings.seed).prompts
+    order = np.random.default_rng(seed).permutation(len(prompts))
+    return [prompts[order[i % len(order)]] for i in range(count)]
+
+
+def of_batches(note: Callable[[int, dict[str, float]], None]) -> Any:
+    """Returns a callback that gives a function the logs of every batch."""
     import keras
-
-    def note(batch: int, logs: dict[str, float]) -> None:
-        curve.kl.append(logs["objective/kl"])
-        curve.scores.append(logs["objective/scores"])
 
     return keras.callbacks.LambdaCallback(on_train_batch_end=note)
 
 
-def smooth(values: list[float], width: int = 5) -> list[float]:
-    """Returns means over windows of iterations, which sampling noise moves."""
-    width = min(width, len(values))
-    return [
-        sum(values[i : i + width]) / width
-        for i in range(len(values) - width + 1)
-    ]
-
-
-def at_kl(results: list[dict[str, Any]], kl: float) -> list[float] | None:
-    """Returns mean and standard error over seeds of the reward at a KL.
-
-    None where not every seed came that far.
-    """
-    import math
-
-    found = []
-    for result in results:
-        kls, scores = smooth(result["kl"]), smooth(result["scores"])
-        later = next((i for i, x in enumerate(kls) if x >= kl), None)
-        if later is None:
-            return None
-        if later == 0:
-            found.append(scores[0])
-            continue
-        share = (kl - kls[later - 1]) / (kls[later] - kls[later - 1])
-        before, after = scores[later - 1], scores[later]
-        found.append(before + share * (after - before))
-    mean = sum(found) / len(found)
-    spread = sum((x - mean) ** 2 for x in found) / max(len(found) - 1, 1)
-    return [mean, math.sqrt(spread / len(found))]
-
-
-def print_table(
+def print_tables(
     grid: list[float],
-    rows: dict[str, list[list[float] | None]],
+    rows: dict[str, list[Any]],
     curves: dict[str, list[Any]],
-    settings: Settings,
+    searched: dict[str, Any],
 ) -> None:
-    """Prints the reward at every KL and at the end."""
-    table = rich.table.Table(
-        title=f"Reward at equal KL, {settings.seeds} seeds "
-        f"(mean ± standard error; – where a run did not come that far)"
-    )
-    table.add_column("")
-    for kl in grid:
-        table.add_column(f"{kl:g} nats", justify="right")
-    table.add_column("at the end", justify="right")
+    """Prints the reward at every KL and at the end, and best of n."""
+    lines = []
     for name, cells in rows.items():
-        last = [smooth(r["scores"])[-1] for r in curves[name]]
-        nats = [smooth(r["kl"])[-1] for r in curves[name]]
-        table.add_row(
-            name,
-            *(f"{c[0]:.2f} ± {c[1]:.2f}" if c else "–" for c in cells),
-            f"{sum(last) / len(last):.2f} at {sum(nats) / len(nats):.1f}",
+        ends = [curve.smooth() for curve in curves[name]]
+        score = sum(end.scores[-1] for end in ends) / len(ends)
+        kl = sum(end.kl[-1] for end in ends) / len(ends)
+        told = (
+            f"{cell.value:.2f} ± {cell.stderr:.2f}" if cell else "–"
+            for cell in cells
         )
-    console.print(table)
-
-
-def plot(path: Any, curves: dict[str, list[Any]]) -> None:
-    """Draws reward over KL, a line a seed, if matplotlib is installed."""
-    try:
-        import matplotlib
-    except ImportError:
-        console.print("No plot: `pip install matplotlib` for frontier.png.")
-        return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5))
-    for index, (name, results) in enumerate(curves.items()):
-        for number, result in enumerate(results):
-            axes.plot(
-                smooth(result["kl"]),
-                smooth(result["scores"]),
-                color=f"C{index}",
-                label=name if number == 0 else None,
-                linewidth=1.2,
-            )
-    axes.set_xlabel("KL to the start (nats)")
-    axes.set_ylabel("reward")
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    console.print(f"[bold]plot[/] {path}")
+        lines.append((name, *told, f"{score:.2f} at {kl:.1f}"))
+    seeds = max(map(len, curves.values()))
+    cli.print_table(
+        f"Reward at equal KL, {seeds} seeds (mean ± standard error; – where "
+        "a run did not come that far)",
+        ("", *(f"{kl:g} nats" for kl in grid), "at the end"),
+        lines,
+    )
+    cli.print_table(
+        "Best of n, without training",
+        ("n", "KL at most, nats", "reward"),
+        [(n, *found) for n, found in searched.items()],
+    )
 
 
 if __name__ == "__main__":

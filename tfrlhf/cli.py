@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import logging
 import os
 import pathlib
 import resource
@@ -210,6 +211,8 @@ def main(recipe: Callable[[Any], None], settings_class: type) -> None:
     settings: Any = tyro.cli(settings_class, description=recipe.__doc__)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # It warns of the traces that several models of a run need.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         recipe(settings)

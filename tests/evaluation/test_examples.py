@@ -3,7 +3,7 @@ import importlib
 
 import pytest
 
-MODULES = ["calibration", "diversity", "ranking", "win_rate"]
+MODULES = ["calibration", "diversity", "frontier", "ranking", "win_rate"]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -8,6 +8,9 @@ from tfrlhf.evaluation.calibration import calibration
 from tfrlhf.evaluation.comparison import compare
 from tfrlhf.evaluation.diversity import distinct_n
 from tfrlhf.evaluation.diversity import self_similarity
+from tfrlhf.evaluation.frontier import Curve
+from tfrlhf.evaluation.frontier import plot_frontier
+from tfrlhf.evaluation.frontier import score_at_kl
 from tfrlhf.evaluation.likelihood import sequence_kl
 from tfrlhf.evaluation.ranking import ranking_quality
 from tfrlhf.evaluation.win_rate import Estimate
@@ -19,6 +22,7 @@ from tfrlhf.evaluation.win_rate import win_rate
 __all__ = [
     "Bin",
     "Calibration",
+    "Curve",
     "Estimate",
     "Interval",
     "accuracy",
@@ -27,7 +31,9 @@ __all__ = [
     "compare",
     "distinct_n",
     "longer_accuracy",
+    "plot_frontier",
     "ranking_quality",
+    "score_at_kl",
     "self_similarity",
     "sequence_kl",
     "wilson_interval",
