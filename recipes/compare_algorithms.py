@@ -11,7 +11,6 @@ that the same reward has ranked; best of n is searched, not trained.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from tfrlhf import cli
@@ -43,14 +42,14 @@ class Settings(cli.RunSettings):
     """Some of them, with commas."""
     seeds: int = 3
     iterations: int = 40
-    """Rollouts of batch_size responses."""
+    """Rollouts of batch_size responses, at most."""
     batch_size: int = 64
     max_new_tokens: int = 40
     temperature: float = 0.7
     kl_weight: float = 0.02
     """Of the penalty in the reward, or in the loss for GRPO."""
     kl_grid: str = "1,2,4,8"
-    """Nats at which rewards are compared."""
+    """Nats at which rewards are compared; a run ends beyond the last."""
 
 
 def main(settings: Settings) -> None:
@@ -99,7 +98,7 @@ def main(settings: Settings) -> None:
             curves.setdefault(name, []).append(evaluation.Curve(**result))
 
     # 4. The reward at equal KL.
-    grid = [float(x) for x in settings.kl_grid.split(",")]
+    grid = kl_grid(settings)
     rows = {
         name: [evaluation.score_at_kl(results, kl) for kl in grid]
         for name, results in curves.items()
@@ -280,21 +279,27 @@ def optimise(
     run: cli.Run, settings: Settings, name: str, seed: int
 ) -> dict[str, Any]:
     """Runs an algorithm; returns reward and KL of every iteration."""
+    import keras
+
     import tfrlhf
     from tfrlhf import rewards
 
     policy = tfrlhf.Policy.from_preset(run.models / "start")
     trainer = make_trainer(name, policy, rewards.courtesy, settings)
     each = settings.batch_size // trainer.group_size
-    kl: list[float] = []
-    scores: list[float] = []
+    curve: dict[str, list[float]] = {"kl": [], "scores": []}
+
+    def note(batch: int, logs: dict[str, float]) -> None:
+        curve["kl"].append(logs["objective/kl"])
+        curve["scores"].append(logs["objective/scores"])
+        trainer.stop_training = far_enough(curve, settings)
+
     trainer.fit(
         some_prompts(settings, seed, settings.iterations * each),
         batch_size=settings.batch_size,
         seed=seed,
         callbacks=[
-            of_batches(lambda _, logs: kl.append(logs["objective/kl"])),
-            of_batches(lambda _, logs: scores.append(logs["objective/scores"])),
+            keras.callbacks.LambdaCallback(on_train_batch_end=note),
             *run.watchers(
                 f"{name}-{seed}",
                 {"objective/scores": "score", "objective/kl": "KL"},
@@ -302,13 +307,14 @@ def optimise(
         ],
         verbose=0,
     )
-    return {"kl": kl, "scores": scores}
+    return curve
 
 
 def learn_pairs(
     run: cli.Run, settings: Settings, name: str, seed: int
 ) -> dict[str, Any]:
     """Runs DPO on ranked samples of the start; measures as it goes."""
+    import keras
     import numpy as np
 
     import tfrlhf
@@ -338,13 +344,12 @@ def learn_pairs(
         if scores[0] != scores[1]
     ]
     trainer = make_trainer(name, policy, None, settings)
-    kl: list[float] = []
-    scores: list[float] = []
+    curve: dict[str, list[float]] = {"kl": [], "scores": []}
     batches = -(-len(pairs) // 32)
     probes = some_prompts(settings, seed, 128)
 
     def measure(batch: int, logs: dict[str, float]) -> None:
-        if batch % max(1, batches // 8):
+        if batch % max(1, batches // 5):
             return
         completions = policy.generate(
             policy.encode_prompts(probes, settings.max_new_tokens),
@@ -355,8 +360,9 @@ def learn_pairs(
         nats = evaluation.sequence_kl(
             policy, start, completions, settings.temperature
         )
-        kl.append(float(nats.mean()))
-        scores.append(float(np.mean(rewards.courtesy(probes, texts))))
+        curve["kl"].append(float(nats.mean()))
+        curve["scores"].append(float(np.mean(rewards.courtesy(probes, texts))))
+        trainer.stop_training = far_enough(curve, settings)
 
     trainer.fit(
         pairs,
@@ -364,12 +370,12 @@ def learn_pairs(
         epochs=3,
         seed=seed,
         callbacks=[
-            of_batches(measure),
+            keras.callbacks.LambdaCallback(on_train_batch_end=measure),
             *run.watchers(f"{name}-{seed}", {"loss": "loss"}),
         ],
         verbose=0,
     )
-    return {"kl": kl, "scores": scores}
+    return curve
 
 
 def some_prompts(settings: Settings, seed: int, count: int) -> list[Any]:
@@ -383,11 +389,16 @@ def some_prompts(settings: Settings, seed: int, count: int) -> list[Any]:
     return [prompts[order[i % len(order)]] for i in range(count)]
 
 
-def of_batches(note: Callable[[int, dict[str, float]], None]) -> Any:
-    """Returns a callback that gives a function the logs of every batch."""
-    import keras
+def far_enough(curve: dict[str, list[float]], settings: Settings) -> bool:
+    """Tells whether a run has passed the last KL at which rewards are read."""
+    from tfrlhf import evaluation
 
-    return keras.callbacks.LambdaCallback(on_train_batch_end=note)
+    return evaluation.Curve(**curve).smooth().kl[-1] > kl_grid(settings)[-1]
+
+
+def kl_grid(settings: Settings) -> list[float]:
+    """Returns the nats at which rewards are compared."""
+    return sorted(float(x) for x in settings.kl_grid.split(","))
 
 
 def print_tables(
