@@ -170,6 +170,12 @@ def collect(run: cli.Run, settings: Settings, number: int) -> dict[str, Any]:
         )
         if scores[0] != scores[1]
     ]
+    if len(pairs) < 8:
+        raise cli.UserError(
+            f"--labeller {settings.labeller} tells {len(pairs)} of "
+            f"{settings.pairs} pairs apart: a reward model needs 8 at least; "
+            "use a finer one, or a higher --temperature."
+        )
     path = feedback_file(run, number)
     path.parent.mkdir(exist_ok=True)
     lines = (json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)

@@ -1,4 +1,4 @@
-"""recipes/sft.py, reward_model.py and compare_algorithms.py, as started."""
+"""Recipes that take models and data, as they are started."""
 
 import json
 import subprocess
@@ -102,14 +102,62 @@ def test_algorithms_side_by_side(tmp_path):
         "compare_algorithms.py",
         "--tiny",
         "--algorithms",
-        "RLOO",
+        "RLOO,DPO",
         "--output",
         tmp_path / "run",
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
     found = summary(tmp_path / "run")
-    assert [len(c["kl"]) for c in found["curves"]["RLOO"]] == [3, 3]
+    for name in ("RLOO", "DPO"):
+        for curve in found["curves"][name]:
+            assert len(curve["kl"]) == len(curve["scores"]) > 0
+    # The more samples to choose from, the better the best one.
+    bounds, scores = zip(*found["best_of_n"].values(), strict=True)
+    assert bounds[0] == 0.0 < bounds[1] < bounds[2]
+    assert scores[0] < scores[1] < scores[2]
     assert "Reward at equal KL, 2 seeds" in answer.stdout
+    assert (tmp_path / "run" / "frontier.png").stat().st_size > 10_000
+
+
+def longer(prompts, responses):
+    """Labels as somebody does who likes long answers."""
+    return [float(len(r)) for r in responses]
+
+
+def test_feedback_in_rounds(fine_tuned, tmp_path):
+    prompts = [{"prompt": f"The {w} {n}"} for n in range(12) for w in WORDS]
+    arguments = [
+        "iterate.py",
+        "--tiny",
+        "--model",
+        fine_tuned / "models" / "policy",
+        "--prompts",
+        written(tmp_path / "prompts.jsonl", prompts),
+        "--labeller",
+        "tests.integration.test_small_recipes:longer",
+        "--max-new-tokens",
+        12,
+        "--temperature",
+        1.0,
+        "--output",
+        tmp_path / "run",
+    ]
+    answer = start(*arguments)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    rounds = summary(tmp_path / "run")["rounds"]
+    assert len(rounds) == 2
+    # Round 2 first shows what the model of round 1 makes of its answers.
+    assert "accuracy_before" not in rounds[0]
+    assert 0.0 <= rounds[1]["accuracy_before"] <= 1.0
+    for number, measured in enumerate(rounds, 1):
+        file = tmp_path / "run" / "feedback" / f"round-{number}.jsonl"
+        pairs = [json.loads(line) for line in file.read_text().splitlines()]
+        assert len(pairs) == measured["pairs"] > 8
+        assert all(len(p["chosen"]) > len(p["rejected"]) for p in pairs)
+    again = start(*arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("done before") == 9
+    assert "round 2" in again.stdout
 
 
 @pytest.mark.parametrize(
