@@ -303,29 +303,6 @@ LEARNER = {
         UPDATE,
     ),
 }
-SFT = {
-    "supervised-training-learns-padding": (
-        "weights = tf.cast(batch.loss_mask[:, 1:], tf.float32)",
-        "weights = tf.ones_like(batch.loss_mask[:, 1:], tf.float32)",
-    ),
-    "supervised-training-learns-prompts": (
-        "weights = tf.cast(batch.loss_mask[:, 1:], tf.float32)",
-        "weights = tf.cast(batch.padding_mask[:, 1:], tf.float32)",
-    ),
-    "labels-shifted-twice": (
-        "return tf.pad(weights, [[0, 0], [1, 0]])",
-        "return tf.pad(weights, [[0, 0], [0, 1]])",
-    ),
-    "accuracy-over-padding": (
-        "right = tf.cast(outputs.most_likely, tf.float32) * weights",
-        "right = tf.cast(outputs.most_likely, tf.float32)",
-    ),
-    "learn-prompts-ignored": (
-        "            self.learn_prompts,\n",
-        "",
-        OPTION + "[SFT-learn_prompts]",
-    ),
-}
 FAULTS = [
     (
         "tfrlhf/rollout/scoring.py",
@@ -360,9 +337,4 @@ FAULTS = [
     ("tfrlhf/trainers/engine.py", NUMBERS, ENGINE),
     ("tfrlhf/trainers/policy_optimization.py", NUMBERS, PPO),
     ("tfrlhf/trainers/policy_learner.py", NUMBERS, LEARNER),
-    (
-        "tfrlhf/trainers/supervised.py",
-        METRICS + "::test_metrics_of_supervised_training",
-        SFT,
-    ),
 ]

@@ -5,6 +5,7 @@ import pathlib
 from typing import NamedTuple
 
 from tests.conformance import faults_in_checks
+from tests.conformance import faults_in_imitation
 from tests.conformance import faults_in_models
 from tests.conformance import faults_in_numbers
 from tests.conformance import faults_in_preferences
@@ -82,6 +83,7 @@ MUTANTS = tuple(
         faults_in_numbers.FAULTS
         + faults_in_models.FAULTS
         + faults_in_training.FAULTS
+        + faults_in_imitation.FAULTS
         + faults_in_preferences.FAULTS
         + faults_in_checks.FAULTS
         + faults_in_rewards.FAULTS

@@ -90,10 +90,18 @@ PHASES = {
         "RolloutEngine.evaluate",
         "RolloutEngine.response_ratios",
     ],
+    "tfrlhf/trainers/example_mixing.py": [
+        "ExampleBatches.rows",
+        "ExampleBatches.mixed",
+        "cross_entropy",
+        "learnt",
+    ],
     "tfrlhf/trainers/policy_optimization.py": [
         "PPO.compile",
         "PPO.iterate",
+        "PPO.take_examples",
         "PPO.update",
+        "PPO._with_examples",
         "PPO._experience",
     ],
     "tfrlhf/trainers/online_preference_optimization.py": [
@@ -105,6 +113,7 @@ PHASES = {
         "PolicyLearner.batch_weights",
         "PolicyLearner.learner_variables",
         "PolicyLearner.optimizer_groups",
+        "PolicyLearner._part_gradients",
         "PolicyLearner._policy_losses",
         "PolicyLearner._value_losses",
         "PolicyLearner._policy_output",

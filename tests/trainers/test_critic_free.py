@@ -204,8 +204,11 @@ def slopes(variant, new, old, ref, advantages, share):
     ]
 
 
-def two_steps(variant, table, reference, responses, scores):
-    """The table after two passes over the responses."""
+def two_steps(variant, table, reference, responses, scores, beside=None):
+    """The table after two passes over the responses.
+
+    `beside` is the gradient of another loss, of (table, step).
+    """
     table = np.array(table, np.float64)
     old = [log_probs(table, response) for response in responses]
     ref = [log_probs(reference, response) for response in responses]
@@ -216,7 +219,7 @@ def two_steps(variant, table, reference, responses, scores):
         rewards.append(row)
     advantages = variant.advantages(rewards)
     tokens = sum(len(response) for response in responses)
-    for _ in range(2):
+    for step in range(2):
         gradient = np.zeros_like(table)
         for i, response in enumerate(responses):
             share = {
@@ -231,11 +234,13 @@ def two_steps(variant, table, reference, responses, scores):
                 gradient[state] -= weight * np.exp(log_softmax(table[state]))
                 gradient[state, token] += weight
                 state = token
+        if beside:
+            gradient += beside(table, step)
         table -= RATE * gradient
     return table
 
 
-def trained(variant, **settings):
+def trained(variant, beside=None, **settings):
     policy = tables.policy()
     reference = tables.policy(
         0.5 * (tables.start_table() + tables.other_table(3))
@@ -253,30 +258,36 @@ def trained(variant, **settings):
         | settings,
     )
     size = trainer.group_size
-    trainer.fit([tables.START] * (24 // size), batch_size=24, verbose=0)
+    prompts = [tables.START] * (24 // size)
+    trainer.fit(prompts, batch_size=24, verbose=0, **beside or {})
     return trainer
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_two_steps_are_those_of_the_loops(name):
-    variant = VARIANTS[name]
-    trainer = trained(variant)
+def expected_table(variant, trainer, beside=None):
+    """What the loops make of the responses that a trainer sampled."""
     rollout = trainer.last_iteration.rollout
     rows = rollout.token_ids.numpy()
     mask = rollout.response_mask.numpy() > 0
     responses = [row[m].tolist() for row, m in zip(rows, mask, strict=True)]
     assert len(responses) == 24
     assert len({tuple(r) for r in responses}) > 4
-    start = tables.start_table()
-    expected = two_steps(
+    return two_steps(
         variant,
-        start,
+        tables.start_table(),
         tables.table_of(trainer.reference),
         responses,
         rollout.scores.numpy().tolist(),
+        beside,
     )
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_two_steps_are_those_of_the_loops(name):
+    variant = VARIANTS[name]
+    trainer = trained(variant)
+    expected = expected_table(variant, trainer)
     received = tables.table_of(trainer.policy)
-    assert np.abs(expected - start).max() > 0.02
+    assert np.abs(expected - tables.start_table()).max() > 0.02
     np.testing.assert_allclose(received, expected, atol=2e-5)
 
 

@@ -18,7 +18,7 @@ def rows_of_part(batch: Any, index: int | Tensor, parts: int) -> Any:
     Returns:
         A carrier; the sizes of the parts differ by one row at the most.
     """
-    rows = tf.shape(batch[0])[0]
+    rows = tf.shape(tf.nest.flatten(batch)[0])[0]
     start, stop = rows * index // parts, rows * (index + 1) // parts
     return tf.nest.map_structure(lambda x: x[start:stop], batch)
 

@@ -82,6 +82,14 @@ class OnlineDPO(PPO):
             self.optimizer, loss, jit_compile=jit_compile, **settings
         )
 
+    def take_examples(self, examples: Any, sft_weight: float) -> None:
+        """Refuses examples: `compile(sft_weight=...)` is of the responses."""
+        if examples is not None:
+            raise ValueError(
+                "OnlineDPO imitates no `examples`: leave them out, or give "
+                "`compile` an `sft_weight` to imitate the better responses."
+            )
+
     def iterate(
         self, records: list[dict[str, Any]], batch_size: int
     ) -> dict[str, float]:

@@ -8,6 +8,10 @@ from tfrlhf import losses
 from tfrlhf.models.statistics import token_statistics
 from tfrlhf.models.trainable import BatchLosses
 from tfrlhf.trainers.engine import RolloutEngine
+from tfrlhf.trainers.example_mixing import ExampleBatches
+from tfrlhf.trainers.example_mixing import MixedExperience
+from tfrlhf.trainers.example_mixing import cross_entropy
+from tfrlhf.trainers.example_mixing import learnt
 from tfrlhf.trainers.learner_metrics import policy_metrics
 from tfrlhf.trainers.learner_metrics import value_metrics
 from tfrlhf.types import Experience
@@ -22,6 +26,7 @@ class PolicyLearner(RolloutEngine):
     """
 
     value_optimizer: Any = None
+    examples: ExampleBatches | None = None
 
     loss_name = "loss/total"
 
@@ -37,7 +42,9 @@ class PolicyLearner(RolloutEngine):
         )
         if self.objective.value_weight > 0.0:
             names += ("loss/value", "value/clipfrac")
-        return names + (("loss/kl",) if self.objective.kl_weight > 0.0 else ())
+        if self.objective.kl_weight > 0.0:
+            names += ("loss/kl",)
+        return names + (("loss/sft",) if self.examples else ())
 
     def learner_variables(self) -> list[Any]:
         """Returns the variables of policy and value model, each once."""
@@ -60,8 +67,10 @@ class PolicyLearner(RolloutEngine):
             (self.value_optimizer, variables[count:]),
         ]
 
-    def batch_weights(self, batch: Experience) -> Tensor:
+    def batch_weights(self, batch: Experience | MixedExperience) -> Tensor:
         """Returns what every response token weighs, see `PPOLoss.mean_over`."""
+        if isinstance(batch, MixedExperience):
+            batch = batch.experience
         mask = tf.cast(batch.response_mask, tf.float32)
         if self.objective.mean_over == "tokens":
             return mask
@@ -100,6 +109,30 @@ class PolicyLearner(RolloutEngine):
             (self._policy_losses, variables[:count]),
             (self._value_losses, variables[count:]),
         ]
+
+    def _part_gradients(
+        self, part: Experience | MixedExperience, count: Tensor
+    ) -> tuple[list[Tensor], dict[str, tuple[Tensor, Tensor]]]:
+        """See `TrainableModel`; examples add to what experience gave."""
+        if not isinstance(part, MixedExperience):
+            return super()._part_gradients(part, count)
+        gradients, sums = super()._part_gradients(part.experience, count)
+        variables = self.policy.trainable_variables
+        with tf.control_dependencies(gradients), tf.GradientTape() as tape:
+            terms = cross_entropy(self.policy, part.examples)
+            loss = tf.reduce_sum(terms * part.weight[:, None])
+        found = tape.gradient(
+            loss,
+            [v.value for v in variables],
+            unconnected_gradients="zero",
+        )
+        for i, gradient in enumerate(found):
+            gradients[i] += tf.convert_to_tensor(gradient)
+        total, weight = sums[self.loss_name]
+        sums[self.loss_name] = (total + loss * count, weight)
+        tokens = tf.cast(tf.reduce_sum(learnt(part.examples)), tf.float32)
+        sums["loss/sft"] = (tf.reduce_sum(terms), tokens)
+        return gradients, sums
 
     def _policy_losses(self, batch: Experience, training: bool) -> BatchLosses:
         config = self.objective.get_config() | {"value_weight": 0.0}

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfrlhf import checks
+from tfrlhf import data
 from tfrlhf import losses
 from tfrlhf.models import start_check
 from tfrlhf.models.sampler import Sampler
@@ -26,11 +28,13 @@ from tfrlhf.trainers import replicas
 from tfrlhf.trainers import rollout_check
 from tfrlhf.trainers.engine import Iteration
 from tfrlhf.trainers.engine import check_sampler
+from tfrlhf.trainers.example_mixing import ExampleBatches
 from tfrlhf.trainers.kl_control import AdaptiveKL
 from tfrlhf.trainers.kl_control import FixedKL
 from tfrlhf.trainers.minibatches import minibatch_rows
 from tfrlhf.trainers.policy_learner import PolicyLearner
 from tfrlhf.trainers.prompt_batches import PromptBatches
+from tfrlhf.types import Examples
 from tfrlhf.types import Experience
 from tfrlhf.types import Rollout
 from tfrlhf.types import Tensor
@@ -149,6 +153,8 @@ class PPO(PolicyLearner):
         seed: int = 0,
         callbacks: Any = None,
         validation_data: Sequence[Any] | None = None,
+        examples: Any = None,
+        sft_weight: float = 1.0,
         verbose: int | str = "auto",
     ) -> keras.callbacks.History:
         """Optimises the policy; a batch is one iteration.
@@ -165,6 +171,12 @@ class PPO(PolicyLearner):
             seed: int; samples, prompt order and minibatches follow from it.
             callbacks: Keras callbacks.
             validation_data: prompts to `evaluate` after every epoch.
+            examples: what `SFT.fit` takes as records, or `Examples`, to be
+                imitated beside: every minibatch has as many of them as
+                episodes, by (seed, iteration, place in the iteration); PTX,
+                section 3.5 of https://arxiv.org/abs/2203.02155.
+            sft_weight: of the mean cross-entropy of a token of the examples
+                in the loss.
             verbose: as in Keras.
 
         Returns:
@@ -190,6 +202,7 @@ class PPO(PolicyLearner):
             steps=len(batches),
             model=self,
         )
+        self.take_examples(examples, sft_weight)
         rollout_check.check_models(self)
         self.start_is_unchecked = True
         self.state.seed.assign(seed)
@@ -214,6 +227,28 @@ class PPO(PolicyLearner):
                 break
         monitor.on_train_end(logs)
         return self.history
+
+    def take_examples(self, examples: Any, sft_weight: float) -> None:
+        """Keeps what every update imitates beside.
+
+        Args:
+            examples: see `fit`; None for nothing.
+            sft_weight: see `fit`.
+
+        Raises:
+            ValueError: the weight is negative, or nothing is to be learnt.
+        """
+        checks.within("sft_weight", sft_weight, 0.0)
+        self.examples = None
+        if examples is None:
+            return
+        if not isinstance(examples, Examples):
+            tokenizer = self.policy.need_tokenizer()
+            length = self.policy.context_length
+            examples = data.examples(examples, tokenizer, length)
+        self.examples = ExampleBatches(examples, sft_weight)
+        with self.distribute_strategy.scope():
+            self._means["loss/sft"] = keras.metrics.Mean("loss/sft")
 
     def iterate(
         self, records: list[dict[str, Any]], batch_size: int
@@ -288,22 +323,35 @@ class PPO(PolicyLearner):
         self.reset_metrics()
         logs: dict[str, Tensor] = {}
         for epoch in range(self.update_epochs):
-            for chosen in minibatch_rows(
+            chosen_rows = minibatch_rows(
                 np.asarray(experience.response_mask),
                 self.minibatches,
                 (*self.state.draw(), epoch),
-            ):
+            )
+            for place, chosen in enumerate(chosen_rows):
                 batch = Experience(*(tf.gather(x, chosen) for x in experience))
                 if rewards is not None and self.estimates_minibatches:
                     batch = self._estimated(batch, tf.gather(rewards, chosen))
                 batch = replicas.with_absent_rows(batch, even)
-                part = replicas.per_replica(strategy, batch)
+                mixed = self._with_examples(batch, epoch, place, size)
+                part = replicas.per_replica(strategy, mixed)
                 if self.start_is_unchecked:
                     self._check_learner(batch, part)
                 logs = self.train_function(iter([part]))
                 if self.kl.stop and logs["policy/approx_kl"] > self.kl.stop:
                     return logs
         return logs
+
+    def _with_examples(
+        self, batch: Experience, epoch: int, place: int, size: int
+    ) -> Any:
+        """Puts examples beside a minibatch of an iteration, if there are."""
+        if self.examples is None:
+            return batch
+        seed, iteration = self.state.draw()
+        step = iteration * self.update_epochs + epoch
+        step = step * self.minibatches + place
+        return self.examples.mixed(batch, seed, step, size)
 
     @property
     def estimates_minibatches(self) -> bool:

@@ -25,7 +25,7 @@ def per_replica(strategy: tf.distribute.Strategy, rows: Any) -> Any:
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
         return rows
-    size = int(rows[0].shape[0]) // replicas
+    size = row_count(rows) // replicas
 
     def part(context: tf.distribute.experimental.ValueContext) -> Any:
         start = context.replica_id_in_sync_group * size
@@ -44,7 +44,7 @@ def padded(rows: Any, count: int) -> Any:
     Returns:
         The carrier with `count` rows.
     """
-    missing = count - int(rows[0].shape[0])
+    missing = count - row_count(rows)
     if missing == 0:
         return rows
 
@@ -67,6 +67,11 @@ def with_absent_rows(rows: Any, count: int) -> Any:
     real = tf.range(count)[:, None] < int(rows[0].shape[0])
     full = padded(rows, count)
     return full._replace(response_mask=tf.where(real, full.response_mask, 0))
+
+
+def row_count(rows: Any) -> int:
+    """Returns the first axis of a carrier's tensors."""
+    return int(tf.nest.flatten(rows)[0].shape[0])
 
 
 def round_up(number: int, multiple: int) -> int:
