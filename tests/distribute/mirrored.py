@@ -43,8 +43,16 @@ RATED = [
 PROMPTS = [f"{word} {n}" for n in (1, 2) for word in WORDS[:7]]
 # Replicas and micro-batches of each run; 4 of them leave some without rows.
 # What is cut further on one replica is run untraced, which is quicker here.
-RUNS = {"one": (1, 1), "two": (2, 1), "halves": (1, 2), "quarters": (1, 4)}
+RUNS = {
+    "one": (1, 1),
+    "two": (2, 1),
+    "two halves": (2, 2),
+    "halves": (1, 2),
+    "quarters": (1, 4),
+}
 UNTRACED = ("halves", "quarters")
+# Runs that not every trainer makes.
+ASKED = {"halves": ("dpo", "ppo"), "two halves": ("grpo",)}
 
 
 class Record(keras.callbacks.Callback):
@@ -155,6 +163,41 @@ def train_ppo(micro_batches):
     }
 
 
+def train_grpo(micro_batches):
+    """Groups of three, and examples to imitate beside."""
+    policy = small.gpt2_policy(sharpness=4.0)
+    grpo = tfrlhf.GRPO(
+        policy,
+        small.reward_model(sharpness=4.0),
+        small.gpt2_policy(seed=5, sharpness=4.0),
+    )
+    grpo.compile(
+        keras.optimizers.Adam(1e-3, epsilon=1e-5),
+        sampler=tfrlhf.Sampler(temperature=0.7, max_new_tokens=6),
+        advantage=tfrlhf.GroupRelative(3),
+        minibatches=2,
+        micro_batches=micro_batches,
+        jit_compile=False,
+    )
+    record, samples = Record(), Samples()
+    grpo.fit(
+        # Batches of two prompts, two and one.
+        PROMPTS[:5],
+        batch_size=6,
+        examples=EXAMPLES,
+        sft_weight=0.5,
+        callbacks=[record, samples],
+        verbose=0,
+    )
+    return {
+        "steps": record.steps,
+        "evaluated": evaluated(grpo, PROMPTS[:5], 6),
+        "weights": small.weights(policy),
+        "responses": samples.responses,
+        "kl_weights": samples.kl_weights,
+    }
+
+
 def evaluated(model, x, batch_size):
     """What is measured after training, once for each number of replicas."""
     if tf.config.functions_run_eagerly():
@@ -197,10 +240,11 @@ def main():
         ("dpo", train_dpo),
         ("kto", train_kto),
         ("ppo", train_ppo),
+        ("grpo", train_grpo),
     ):
         runs = {}
         for name, (count, micro_batches) in RUNS.items():
-            if name == "halves" and trainer not in ("dpo", "ppo"):
+            if trainer not in ASKED.get(name, (trainer,)):
                 continue
             strategy = mirrored if count == 2 else tf.distribute.get_strategy()
             tf.config.run_functions_eagerly(name in UNTRACED)

@@ -41,6 +41,9 @@ def runs():
         ("ppo", "two"),
         ("ppo", "halves"),
         ("ppo", "quarters"),
+        ("grpo", "two"),
+        ("grpo", "two halves"),
+        ("grpo", "quarters"),
     ],
 )
 def test_metrics_and_weights_are_the_same(runs, trainer, run):
@@ -52,18 +55,32 @@ def test_metrics_and_weights_are_the_same(runs, trainer, run):
     assert other["differences"]["kl_weights"] <= TOLERANCE
 
 
-@pytest.mark.parametrize("trainer", ["sft", "dpo", "kto", "ppo"])
+@pytest.mark.parametrize("trainer", ["sft", "dpo", "kto", "ppo", "grpo"])
 def test_what_is_measured_is_the_same(runs, trainer):
     one, two = (runs[trainer][run]["evaluated"] for run in ("one", "two"))
     assert len(one) > 1
     assert two == pytest.approx(one, rel=TOLERANCE, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("run", ["two", "halves", "quarters"])
-def test_samples_are_the_same(runs, run):
-    one, other = runs["ppo"]["one"], runs["ppo"][run]
+@pytest.mark.parametrize(
+    ("trainer", "run"),
+    [
+        ("ppo", "two"),
+        ("ppo", "halves"),
+        ("ppo", "quarters"),
+        ("grpo", "two"),
+        ("grpo", "two halves"),
+        ("grpo", "quarters"),
+    ],
+)
+def test_samples_are_the_same(runs, trainer, run):
+    one, other = runs[trainer]["one"], runs[trainer][run]
     assert other["responses"] == one["responses"]
-    assert len(set(one["kl_weights"])) > 1
+
+
+def test_the_control_and_the_examples_have_a_part_in_it(runs):
+    assert len(set(runs["ppo"]["one"]["kl_weights"])) > 1
+    assert runs["grpo"]["one"]["steps"][0]["loss/sft"] > 1.0
 
 
 def test_the_largest_differences(runs, record_testsuite_property):
@@ -71,7 +88,7 @@ def test_the_largest_differences(runs, record_testsuite_property):
     for name in ("metrics", "weights", "kl_weights"):
         largest = max(
             run["differences"][name]
-            for trainer in ("sft", "reward", "dpo", "kto", "ppo")
+            for trainer in ("sft", "reward", "dpo", "kto", "ppo", "grpo")
             for run in runs[trainer].values()
         )
         record_testsuite_property(f"largest difference of {name}", largest)
