@@ -65,6 +65,8 @@ class Rollout(NamedTuple):
         ref_log_probs: float32 [B, S], of the frozen reference.
         values: float32 [B, S], 0 without a value model.
         scores: float32 [B], one per sequence.
+        step_rewards: float32 [B, S], what of the scores lies where steps end;
+            the rest lies on the last token.
     """
 
     token_ids: Tensor
@@ -76,6 +78,7 @@ class Rollout(NamedTuple):
     ref_log_probs: Tensor
     values: Tensor
     scores: Tensor
+    step_rewards: Tensor
 
 
 class Experience(NamedTuple):

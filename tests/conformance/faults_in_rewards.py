@@ -22,8 +22,8 @@ ENSEMBLE = {
         "return mean - deviation",
     ),
     "ensemble-hears-one-member-on-ids": (
-        "self.members\n        ]\n        return self._reduced",
-        "self.members[:1]\n        ]\n        return self._reduced",
+        "                for member in self.members\n",
+        "                for member in self.members[:1]\n",
     ),
     "ensemble-takes-any-tokenizer-for-all": (
         "return first if len(written) == 1 else None",

@@ -24,6 +24,11 @@ SCORING = {
     "scores-may-be-nan": ("if not math.isfinite(score):", "if False:"),
 }
 EXPERIENCE = {
+    "steps-are-rewarded-twice": (
+        "rollout.scores - tf.reduce_sum(steps, axis=-1),",
+        "rollout.scores,",
+        "tests/trainers/test_step_rewards.py",
+    ),
     "kl-adds-to-the-logged-reward": (
         "scores - kl_weight * mean_kl",
         "scores + kl_weight * mean_kl",
@@ -166,37 +171,55 @@ ENGINE = {
         "if True\n                else self.value.call(",
         METRICS + "::test_metrics_of_the_values",
     ),
+    "evaluation-forgets-the-parts": (
+        "for n in EVALUATED} | found.metrics",
+        "for n in EVALUATED}",
+        "tests/trainers/test_reward_parts.py",
+    ),
+    "evaluation-weighs-batches": (
+        "total + mean * len(records)",
+        "total + mean * batch_size",
+        "tests/trainers/test_engine.py::"
+        "test_evaluate_weighs_every_prompt_the_same",
+    ),
+    "ratio-then-over-now": (
+        "ratio = tf.exp(now - rollout.log_probs)",
+        "ratio = tf.exp(rollout.log_probs - now)",
+        STEP + "::test_ratios_are_of_now_over_then",
+    ),
+}
+STEP_REWARDS = "tests/trainers/test_step_rewards.py"
+SCORED = {
+    "steps-are-rewarded-at-the-end": (
+        "Judgement(tf.where(present > 0, scores, 0.0), steps, metrics)",
+        "Judgement(tf.where(present > 0, scores, 0.0), 0.0 * steps, metrics)",
+        STEP_REWARDS,
+    ),
+    "members-are-never-apart": (
+        "steps, tf.math.reduce_std(each, axis=0)",
+        "steps, 0.0 * tf.math.reduce_std(each, axis=0)",
+        "tests/models/test_ensemble.py::test_ppo_scores_ids_with_it",
+    ),
     "score-rules-ignored": (
         "scores = rule(scores, completions)",
         "rule(scores, completions)",
         STEP + "::test_score_rules_apply_in_order_to_what_the_reward_gave",
     ),
     "cut-responses-scored-without-eos": (
-        "token_ids, padding_mask = with_end(completions, eos_id)",
-        "token_ids, padding_mask = with_end(completions, None)",
+        "token_ids, padding_mask = with_end(seen, eos_id)",
+        "token_ids, padding_mask = with_end(seen, None)",
         SCORES
         + "::test_a_cut_response_is_scored_with_the_end_it_was_trained_with",
     ),
     "empty-responses-are-scored": (
-        "return tf.where(empty, 0.0, scores)",
-        "return scores",
+        "Judgement(tf.where(present > 0, scores, 0.0), ",
+        "Judgement(scores, ",
         "tests/trainers/test_engine.py::test_an_empty_response_scores_0",
     ),
-    "evaluation-weighs-batches": (
-        "float(metrics[name]) * len(records)",
-        "float(metrics[name]) * batch_size",
-        "tests/trainers/test_engine.py::"
-        "test_evaluate_weighs_every_prompt_the_same",
-    ),
     "reward-and-reference-learn": (
-        "                frozen.trainable = False\n",
+        "    frozen.trainable = False\n",
         "",
         STEP + "::test_policy_and_value_learn_and_nothing_else",
-    ),
-    "ratio-then-over-now": (
-        "ratio = tf.exp(now - rollout.log_probs)",
-        "ratio = tf.exp(rollout.log_probs - now)",
-        STEP + "::test_ratios_are_of_now_over_then",
     ),
 }
 PPO = {
@@ -335,6 +358,7 @@ FAULTS = [
         MINIBATCHES,
     ),
     ("tfrlhf/trainers/engine.py", NUMBERS, ENGINE),
+    ("tfrlhf/trainers/scoring.py", SCORES, SCORED),
     ("tfrlhf/trainers/policy_optimization.py", NUMBERS, PPO),
     ("tfrlhf/trainers/policy_learner.py", NUMBERS, LEARNER),
 ]

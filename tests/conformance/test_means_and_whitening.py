@@ -94,7 +94,7 @@ def test_nan_in_every_masked_slot_changes_no_update(eagerly):
 def of_rollout(hidden):
     floats = [
         np.where(HIDDEN, hidden, normal(seed, *MASK.shape)).astype(np.float32)
-        for seed in range(4)
+        for seed in range(5)
     ]
     scores = np.where(MASK.any(axis=1), normal(9, len(MASK)), hidden)
     ids = tf.zeros(MASK.shape, tf.int32)
@@ -103,8 +103,9 @@ def of_rollout(hidden):
         tf.ones_like(ids),
         tf.constant(MASK),
         tf.constant([1, 0, 1, 0]),
-        *floats,
+        *floats[:4],
         tf.constant(scores, tf.float32),
+        floats[4],
     )
 
 

@@ -32,8 +32,8 @@ PHASES = {
         "ranking_metrics",
     ],
     "tfrlhf/models/ensemble.py": [
-        "RewardEnsemble.call",
-        "RewardEnsemble._reduced",
+        "RewardEnsemble.each_score",
+        "RewardEnsemble.reduced",
     ],
     "tfrlhf/models/process_reward.py": [
         "ProcessRewardModel.step_ends",
@@ -86,7 +86,6 @@ PHASES = {
     "tfrlhf/trainers/engine.py": [
         "RolloutEngine.compile_phases.collect",
         "RolloutEngine.rollout",
-        "RolloutEngine.score",
         "RolloutEngine.evaluate",
         "RolloutEngine.response_ratios",
     ],
@@ -103,6 +102,12 @@ PHASES = {
         "PPO.update",
         "PPO._with_examples",
         "PPO._experience",
+    ],
+    "tfrlhf/trainers/scoring.py": [
+        "ScoringEngine.judge",
+        "ScoringEngine.read",
+        "ScoringEngine._scores",
+        "freeze",
     ],
     "tfrlhf/trainers/online_preference_optimization.py": [
         "OnlineDPO.iterate",

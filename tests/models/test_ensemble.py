@@ -5,6 +5,7 @@ import pytest
 
 import tfrlhf
 from tests import small
+from tfrlhf import rollout
 
 PROMPTS = ["The park", "今天", "The trees are", "Let us go"]
 RESPONSES = [" is large.", "天气真好。", " old", ""]
@@ -125,11 +126,14 @@ def test_ppo_scores_ids_with_it():
     assert ppo.reward_reads_ids
     ppo.fit(PROMPTS, batch_size=4, verbose=0)
     seen = ppo.last_iteration.rollout
-    ids = ppo.ended(seen)
+    ids = rollout.with_end(seen, small.tokenizer().eos_id)
     np.testing.assert_allclose(
         seen.scores, ensemble.score(*ids), rtol=0, atol=1e-5
     )
-    assert ensemble.disagreement(*ids).min() > 0.0
+    apart = ensemble.disagreement(*ids)
+    assert apart.min() > 0.0
+    logged = ppo.history.history["objective/disagreement"]
+    assert logged == [pytest.approx(apart.mean(), rel=1e-4)]
     assert any(map(np.any, map(np.subtract, at_first, small.weights(policy))))
     assert ensemble.trainable_variables == []
     for member, weights in zip(members, before, strict=True):

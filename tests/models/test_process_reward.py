@@ -190,12 +190,14 @@ def test_ppo_learns_from_rewards_of_steps(trained, eagerly):
     )
     completions = ppo.rollout(["The park 1\n"] * 32, seed=3)
     ids, mask, response = completions[:3]
-    seen = ppo.collect(completions, np.zeros(32, np.float32))
+    found = ppo.judge([{}] * 32, [""] * 32, completions, 32)
     steps = process.step_rewards(ids, mask, response)
+    np.testing.assert_allclose(found.step_rewards, steps, atol=1e-5)
+    seen = ppo.collect(completions, found.scores, 32, found.step_rewards)
     stops = [0, *small.tokenizer().encode("\n")]
     ends = np.isin(ids, stops) & (np.asarray(response) > 0)
     assert 0 < ends.sum() and not steps.numpy()[~ends].any()
-    rewards = rollout.rollout_rewards(seen, 0.1) + steps
+    rewards = rollout.rollout_rewards(seen, 0.1)
     estimator = tfrlhf.GAE(whiten=False)
     experience = rollout.make_experience(seen, rewards, estimator)
     wanted, _ = references.gae(

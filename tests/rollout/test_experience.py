@@ -32,6 +32,9 @@ def ragged(hidden):
         ),
         values=tf.constant([[x, 0.5, 0.25, x, x], [x] * 5, [x, x, 1, 2, 2.5]]),
         scores=tf.constant([1.0, x, 3.0]),
+        step_rewards=tf.constant(
+            [[x, 0.0, 0.0, x, x], [x] * 5, [x, x, 0.0, 0.0, 0.0]]
+        ),
     )
 
 

@@ -88,7 +88,7 @@ def test_an_empty_response_is_in_no_pair():
     mask = np.array([[0, 1], [0, 0], [0, 1], [0, 1], [0, 1], [0, 1]], np.int32)
     nothing = np.zeros(6)
     scores = np.array([-1.0, 0.0, 2.0, 1.0, 0.5, 0.5])
-    seen = Rollout(*[mask] * 3, *[nothing] * 5, scores)
+    seen = Rollout(*[mask] * 3, *[nothing] * 5, scores, mask)
     made = online_preference_optimization.compared(seen)
     assert made.ranks.tolist() == [[1, -1], [0, 1], [0, 0]]
     assert made.token_ids.shape == (3, 2, 2)

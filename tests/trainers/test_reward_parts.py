@@ -37,21 +37,26 @@ def test_an_iteration_logs_every_part(ppo, monkeypatch, tmp_path):
         verbose=0,
     )
     logs = {name: values[-1] for name, values in history.history.items()}
-    prompts, responses, number = seen[0]
-    assert all(responses)
-    expected = {
-        "rewards/letters": np.mean(letters(prompts, responses)),
-        "rewards/numbers": np.mean(number),
-        "rewards/model": np.mean(model.score(prompts, responses)),
-    }
-    for name, value in expected.items():
-        assert logs[name] == pytest.approx(value, rel=1e-5)
-    assert logs["objective/scores"] == pytest.approx(
-        2.0 * expected["rewards/letters"]
-        - 0.5 * expected["rewards/numbers"]
-        + expected["rewards/model"],
-        rel=1e-5,
-    )
+    # The last call is the evaluation's.
+    for prefix, (prompts, responses, number) in (
+        ("val_", seen[-1]),
+        ("", seen[0]),
+    ):
+        assert all(responses)
+        expected = {
+            "rewards/letters": np.mean(letters(prompts, responses)),
+            "rewards/numbers": np.mean(number),
+            "rewards/model": np.mean(model.score(prompts, responses)),
+        }
+        for name, value in expected.items():
+            assert logs[prefix + name] == pytest.approx(value, rel=1e-5)
+        assert logs[f"{prefix}objective/scores"] == pytest.approx(
+            2.0 * expected["rewards/letters"]
+            - 0.5 * expected["rewards/numbers"]
+            + expected["rewards/model"],
+            rel=1e-5,
+        )
+    assert seen[-1][2] != seen[0][2]
     shown = read(tmp_path)
     for name, value in expected.items():
         assert list(shown[name].values()) == [pytest.approx(value, rel=1e-5)]

@@ -177,7 +177,7 @@ def test_a_reward_model_that_reads_the_padding(gpt2, eagerly, monkeypatch):
     def call(token_ids, padding_mask, training=False):
         return tf.reduce_mean(tf.cast(token_ids, tf.float32), axis=-1)
 
-    monkeypatch.setattr(gpt2, "_score_function", call)
+    monkeypatch.setattr(gpt2.reward_model, "call", call)
     message = "The scores depend on the padding: the model must"
     assert_refuses(gpt2, PROMPTS[:1] + ["The park today"], message)
 

@@ -1,6 +1,5 @@
 """Several reward models as one: what they agree on, and where they do not."""
 
-from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,11 +94,28 @@ class RewardEnsemble(keras.Model):
         Returns:
             float32 [B].
         """
-        scores = [
-            member.call(token_ids, padding_mask, training)
-            for member in self.members
-        ]
-        return self._reduced(tf.stack(scores))
+        return self.reduced(self.each_score(token_ids, padding_mask, training))
+
+    def each_score(
+        self, token_ids: Tensor, padding_mask: Tensor, training: bool = False
+    ) -> Tensor:
+        """Returns what each member says of ids, float32 [M, B]; see `call`."""
+        return tf.stack(
+            [
+                member.call(token_ids, padding_mask, training)
+                for member in self.members
+            ]
+        )
+
+    def reduced(self, scores: Tensor) -> Tensor:
+        """Reduces the members' scores, float32 [M, B], to [B]."""
+        if self.reduce == "min":
+            return tf.reduce_min(scores, axis=0)
+        mean = tf.reduce_mean(scores, axis=0)
+        if self.reduce == "mean":
+            return mean
+        deviation = tf.math.reduce_std(scores, axis=0)
+        return mean - self.deviation_weight * deviation
 
     def score(
         self, prompts: Any, responses: Any, batch_size: int = 64
@@ -115,7 +131,7 @@ class RewardEnsemble(keras.Model):
             float32 [B].
         """
         each = self.member_scores(prompts, responses, batch_size)
-        return np.asarray(self._reduced(tf.constant(each)))
+        return np.asarray(self.reduced(tf.constant(each)))
 
     def member_scores(
         self, prompts: Any, responses: Any, batch_size: int = 64
@@ -157,22 +173,30 @@ class RewardEnsemble(keras.Model):
         for member in self.members:
             member.normalize(prompts, responses)
 
-    def as_function(self) -> Callable[..., list[float]]:
+    def as_function(self) -> "EnsembleFunction":
         """Returns the callable on text that every trainer takes as reward."""
+        return EnsembleFunction(self)
 
-        def score(
-            prompts: list[str], responses: list[str], **columns: Any
-        ) -> list[float]:
-            return [float(s) for s in self.score(prompts, responses)]
 
-        return score
+class EnsembleFunction:
+    """An ensemble as a reward on text; `RewardEnsemble.as_function` makes it.
 
-    def _reduced(self, scores: Tensor) -> Tensor:
-        """Reduces float32 [M, B] to [B]."""
-        if self.reduce == "min":
-            return tf.reduce_min(scores, axis=0)
-        mean = tf.reduce_mean(scores, axis=0)
-        if self.reduce == "mean":
-            return mean
-        deviation = tf.math.reduce_std(scores, axis=0)
-        return mean - self.deviation_weight * deviation
+    Attributes:
+        disagreement: float32 [B], of the last call; see
+            `RewardEnsemble.disagreement`.
+    """
+
+    def __init__(self, ensemble: RewardEnsemble) -> None:
+        self.ensemble = ensemble
+        self.disagreement = np.zeros([0], np.float32)
+
+    def __call__(
+        self, prompts: list[str], responses: list[str], **columns: Any
+    ) -> list[float]:
+        """Scores B texts."""
+        each = self.ensemble.member_scores(prompts, responses)
+        self.disagreement = each.std(axis=0)
+        reduced: list[float] = (
+            self.ensemble.reduced(tf.constant(each)).numpy().tolist()
+        )
+        return reduced

@@ -20,6 +20,9 @@ def rollout_rewards(
 ) -> Tensor:
     """Turns the scores of a rollout into rewards per token.
 
+    Step rewards lie where their steps end; what the score has beyond their
+    sum, all of it without steps, lies on the last token.
+
     Args:
         rollout: `Rollout` of B rows, S long.
         kl_weight: float32 scalar, the weight of the KL penalty.
@@ -29,11 +32,13 @@ def rollout_rewards(
     Returns:
         float32 [B, S], 0 outside the response.
     """
-    return ops.token_rewards(
-        rollout.scores,
+    mask = rollout.response_mask
+    steps = ops.zero_outside(rollout.step_rewards, mask)
+    return steps + ops.token_rewards(
+        rollout.scores - tf.reduce_sum(steps, axis=-1),
         rollout.log_probs,
         rollout.ref_log_probs,
-        rollout.response_mask,
+        mask,
         kl_weight,
         kind,
         clip,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
-import keras
 import tensorflow as tf
 
 from tfrlhf import data
@@ -17,19 +16,13 @@ from tfrlhf.models.policy import Policy
 from tfrlhf.models.reference import frozen_copy
 from tfrlhf.models.sampler import Sampler
 from tfrlhf.models.sampler import uniform_draws
-from tfrlhf.models.start_check import SetupError
-from tfrlhf.models.trainable import TrainableModel
 from tfrlhf.models.value import ValueModel
-from tfrlhf.rollout import REWARD_MODELS
 from tfrlhf.rollout import Reward
-from tfrlhf.rollout import ScoreRule
-from tfrlhf.rollout import as_columns
-from tfrlhf.rollout import call_reward
 from tfrlhf.rollout import rollout_metrics
-from tfrlhf.rollout import scores_ids
-from tfrlhf.rollout import with_end
 from tfrlhf.trainers import replicas
 from tfrlhf.trainers.prompt_batches import PromptBatches
+from tfrlhf.trainers.scoring import ScoringEngine
+from tfrlhf.trainers.scoring import freeze
 from tfrlhf.trainers.state import TrainingState
 from tfrlhf.types import Completions
 from tfrlhf.types import Prompts
@@ -58,7 +51,7 @@ class Iteration(NamedTuple):
     rollout: Rollout
 
 
-class RolloutEngine(TrainableModel):
+class RolloutEngine(ScoringEngine):
     """Policy, reward, value model and reference with their compiled phases.
 
     Args:
@@ -77,23 +70,10 @@ class RolloutEngine(TrainableModel):
         value: ValueModel | None = None,
         reference: Policy | None = None,
     ) -> None:
-        super().__init__(name="ppo")
-        self.policy = policy
+        super().__init__(policy, reward)
         self.value = value
         self.reference = reference or frozen_copy(policy)
-        self.reward = reward
-        self.reward_model: Any = (
-            reward if isinstance(reward, REWARD_MODELS) else None
-        )
-        for name, frozen in (
-            ("reference", self.reference),
-            ("reward", self.reward_model),
-        ):
-            if frozen is not None:
-                check_apart(name, frozen, policy)
-                frozen.trainable = False
-        self.reward_reads_ids = scores_ids(reward, policy)
-        self.score_rules: tuple[ScoreRule, ...] = ()
+        freeze("reference", self.reference, policy)
         self.state = TrainingState()
         self.last_iteration: Iteration | None = None
         self.built = True
@@ -153,8 +133,7 @@ class RolloutEngine(TrainableModel):
             )
         )
         self._collect_function = self._compiled(collect)
-        if self.reward_model is not None:
-            self._score_function = self._compiled(self.reward_model.call)
+        self.compile_scoring()
 
     def rollout(
         self,
@@ -190,45 +169,12 @@ class RolloutEngine(TrainableModel):
             Completions(*(tf.reshape(x, [-1, *x.shape[2:]]) for x in grouped))
         )
 
-    def score(
-        self,
-        records: list[dict[str, Any]],
-        responses: list[str],
-        completions: Completions,
-        batch_size: int = 1,
-    ) -> Tensor:
-        """Scores completions with the reward.
-
-        Args:
-            records: B records `{"prompt": ..., **columns}`.
-            responses: B strings.
-            completions: `Completions` of B rows, for a reward model that has
-                the policy's tokenizer.
-            batch_size: what a short batch is padded to.
-
-        Returns:
-            float32 [B], 0 for an empty response.
-        """
-        if self.reward_reads_ids:
-            scores = self.score_ids(*self.ended(completions), batch_size)
-        else:
-            prompts, columns = as_columns(records)
-            if self.reward_model is None:
-                reward = self.reward
-                prompts = self.prompt_texts(records)
-            else:
-                # It writes messages by a template of its own.
-                reward = self.reward_model.as_function()
-            scores = tf.constant(
-                call_reward(reward, prompts, responses, columns)
-            )
-        for rule in self.score_rules:
-            scores = rule(scores, completions)
-        empty = tf.reduce_sum(completions.response_mask, axis=-1) == 0
-        return tf.where(empty, 0.0, scores)
-
     def collect(
-        self, completions: Completions, scores: Tensor, batch_size: int = 1
+        self,
+        completions: Completions,
+        scores: Tensor,
+        batch_size: int = 1,
+        step_rewards: Tensor | None = None,
     ) -> Rollout:
         """Looks at completions with policy, reference and value model.
 
@@ -236,6 +182,8 @@ class RolloutEngine(TrainableModel):
             completions: `Completions` of B rows.
             scores: float32 [B].
             batch_size: what a short batch is padded to.
+            step_rewards: float32 [B, S], what of the scores lies where steps
+                end; None for nothing.
 
         Returns:
             `Rollout`.
@@ -249,6 +197,11 @@ class RolloutEngine(TrainableModel):
             ref_log_probs=ref_log_probs,
             values=values,
             scores=scores,
+            step_rewards=(
+                tf.zeros_like(log_probs)
+                if step_rewards is None
+                else step_rewards
+            ),
         )
 
     def look(
@@ -268,25 +221,6 @@ class RolloutEngine(TrainableModel):
         return replicas.on_replicas(
             self.distribute_strategy,
             self._collect_function,
-            (token_ids, padding_mask),
-            batch_size,
-        )
-
-    def ended(self, completions: Completions | Rollout) -> tuple[Tensor, Any]:
-        """Returns token_ids and padding_mask as the reward model reads them."""
-        eos_id = self.policy.need_tokenizer().eos_id
-        token_ids, padding_mask = with_end(completions, eos_id)
-        # A response that fills the context has no room for its end.
-        limit = self.reward_model.context_length
-        return token_ids[:, :limit], padding_mask[:, :limit]
-
-    def score_ids(
-        self, token_ids: Tensor, padding_mask: Tensor, batch_size: int = 1
-    ) -> Tensor:
-        """Runs the reward model over sequences; float32 [B]."""
-        return replicas.on_replicas(
-            self.distribute_strategy,
-            self._score_function,
             (token_ids, padding_mask),
             batch_size,
         )
@@ -313,27 +247,24 @@ class RolloutEngine(TrainableModel):
 
         Returns:
             `objective/scores`, `objective/kl`, `length/mean` and
-            `length/finished`.
+            `length/finished`, and what docs/metrics.md lists of some rewards.
         """
         self._assert_compile_called("evaluate")
         batches = PromptBatches(prompts, batch_size, seed)
         self.check_prompts(batches.records)
-        totals = dict.fromkeys(EVALUATED, 0.0)
+        totals: dict[str, float] = {}
         for step, records in enumerate(batches.in_order()):
             texts = [record["prompt"] for record in records]
             completions = self.rollout(texts, (seed, step), batch_size)
             responses = self.policy.decode_responses(completions)
-            scores = self.score(records, responses, completions, batch_size)
-            rollout = self.collect(completions, scores, batch_size)
+            found = self.judge(records, responses, completions, batch_size)
+            rollout = self.collect(completions, found.scores, batch_size)
             metrics = rollout_metrics(rollout, self.state.kl_weight.numpy())
-            for name in EVALUATED:
-                totals[name] += float(metrics[name]) * len(records)
+            metrics = {n: float(metrics[n]) for n in EVALUATED} | found.metrics
+            for name, mean in metrics.items():
+                total = totals.get(name, 0.0)
+                totals[name] = total + mean * len(records)
         return {name: total / batches.rows for name, total in totals.items()}
-
-    def prompt_texts(self, records: list[dict[str, Any]]) -> list[str]:
-        """Returns the prompts of records as the policy reads them."""
-        prompts = [record["prompt"] for record in records]
-        return data.prompt_texts(prompts, self.policy.need_tokenizer())
 
     def check_prompts(self, records: list[dict[str, Any]]) -> None:
         """Refuses prompts that would stop a training later on.
@@ -350,26 +281,6 @@ class RolloutEngine(TrainableModel):
             records,
             self.policy.need_tokenizer(),
             self.policy.context_length - limit,
-        )
-
-
-def check_apart(name: str, frozen: keras.Model, policy: Policy) -> None:
-    """Refuses a model whose freezing would freeze the policy.
-
-    Args:
-        name: what the model is, for the message.
-        frozen: the model.
-        policy: the policy to train.
-
-    Raises:
-        SetupError: they share variables.
-    """
-    trained = {id(variable) for variable in policy.trainable_variables}
-    if any(id(variable) in trained for variable in frozen.variables):
-        raise SetupError(
-            f"The {name} shares variables with the policy, which could not "
-            "train then: give it weights of its own, as `frozen_copy` and "
-            "`from_policy` do."
         )
 
 

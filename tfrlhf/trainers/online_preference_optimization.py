@@ -110,8 +110,8 @@ class OnlineDPO(PPO):
         )
         records = [r for r in records for _ in range(self.group_size)]
         responses = self.policy.decode_responses(completions)
-        scores = self.score(records, responses, completions, batch_size)
-        rollout = self.collect(completions, scores, batch_size)
+        found = self.judge(records, responses, completions, batch_size)
+        rollout = self.collect(completions, found.scores, batch_size)
         if self.start_is_unchecked:
             rollout_check.check_rollout(self, rollout, batch_size)
             self.start_is_unchecked = False
@@ -120,7 +120,7 @@ class OnlineDPO(PPO):
         metrics = rollout_metrics(rollout, tf.constant(0.0))
         metrics |= self._step(compared(rollout), batch_size // self.group_size)
         self.state.iteration.assign_add(1)
-        return {name: float(x) for name, x in metrics.items()}
+        return {name: float(x) for name, x in metrics.items()} | found.metrics
 
     def _step(self, preferences: Preferences, batch_size: int) -> Any:
         learner, strategy = self.learner, self.distribute_strategy

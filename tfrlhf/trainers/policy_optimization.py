@@ -20,7 +20,6 @@ from tfrlhf.models.sampler import Sampler
 from tfrlhf.rollout import GAE
 from tfrlhf.rollout import ScoreRule
 from tfrlhf.rollout import make_experience
-from tfrlhf.rollout import part_metrics
 from tfrlhf.rollout import rollout_metrics
 from tfrlhf.rollout import rollout_rewards
 from tfrlhf.rollout import value_metrics
@@ -49,7 +48,9 @@ class PPO(PolicyLearner):
     Args:
         policy: the `Policy` to train, in place.
         reward: a `RewardModel` or `RewardEnsemble`, which are frozen, or
-            `(prompts, responses, **columns) -> list[float]` on text.
+            `(prompts, responses, **columns) -> list[float]` on text. Of a
+            `ProcessRewardModel` every step has its reward where it ends, and
+            their sum is the score.
         value: `ValueModel`, trained in place; None for estimators without.
         reference: what the KL is measured against; None takes a frozen copy
             of the policy as it is now.
@@ -271,9 +272,10 @@ class PPO(PolicyLearner):
         )
         records = [r for r in records for _ in range(self.group_size)]
         responses = self.policy.decode_responses(completions)
-        scores = self.score(records, responses, completions, batch_size)
-        parts = part_metrics(self.reward, completions)
-        rollout = self.collect(completions, scores, batch_size)
+        found = self.judge(records, responses, completions, batch_size)
+        rollout = self.collect(
+            completions, found.scores, batch_size, found.step_rewards
+        )
         if self.start_is_unchecked:
             rollout_check.check_rollout(self, rollout, batch_size)
         texts = self.prompt_texts(records)
@@ -283,7 +285,8 @@ class PPO(PolicyLearner):
             tf.constant(self.state.kl_weight.numpy()),
         )
         metrics |= self.update(experience, batch_size, rewards)
-        logs = {name: float(x) for name, x in metrics.items()} | parts
+        logs = {name: float(x) for name, x in metrics.items()}
+        logs |= found.metrics
         self.state.kl_weight.assign(
             self.kl.next_weight(
                 float(self.state.kl_weight.numpy()),

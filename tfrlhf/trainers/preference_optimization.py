@@ -20,10 +20,10 @@ from tfrlhf.models.trainable import BatchLosses
 from tfrlhf.models.trainable import TrainableModel
 from tfrlhf.trainers import preference_metrics
 from tfrlhf.trainers import replicas
-from tfrlhf.trainers.engine import check_apart
 from tfrlhf.trainers.rated_responses import with_other_responses
 from tfrlhf.trainers.reference_cache import cached
 from tfrlhf.trainers.reference_cache import fingerprint
+from tfrlhf.trainers.scoring import freeze
 from tfrlhf.types import Examples
 from tfrlhf.types import PreferenceOutput
 from tfrlhf.types import Preferences
@@ -69,8 +69,7 @@ class DPO(TrainableModel):
         self.policy = policy
         self.reference = reference
         if reference is not None:
-            check_apart("reference", reference, policy)
-            reference.trainable = False
+            freeze("reference", reference, policy)
         self.reference_cache = reference_cache
         self.built = True
 

@@ -152,18 +152,17 @@ def _check_independence(engine: Any, rollout: Rollout, batch_size: int) -> None:
     )
     if not engine.reward_reads_ids:
         return
-    token_ids, mask = engine.ended(rollout)
 
     def scores(token_ids: Tensor) -> dict[str, Tensor]:
-        x = engine.score_ids(token_ids, mask, batch_size)
+        x = engine.read(rollout._replace(token_ids=token_ids), batch_size)[0]
         return {"The scores": tf.where(start_check.first_rows(x), x, 0.0)}
 
     start_check.check_independence(
         scores,
-        token_ids,
+        rollout.token_ids,
         {
-            "other rows": ~start_check.first_rows(mask),
-            "the padding": mask == 0,
+            "other rows": ~start_check.first_rows(padding),
+            "the padding": padding,
         },
     )
 
