@@ -12,13 +12,12 @@ import pytest
 import tensorflow as tf
 
 import tfrlhf
+from tests.conformance import options_of_numbers as of_numbers
+from tests.conformance import options_of_preferences as of_preferences
 from tests.conformance import support
 from tests.modes import MASK
-from tests.modes import normal
 from tfrlhf import losses
-from tfrlhf.types import Completions
 from tfrlhf.types import Experience
-from tfrlhf.types import PolicyOutput
 
 # What names a thing, and what every other option is an option of.
 NAMES = {"name", "self", "policy", "reward", "reference"}
@@ -83,39 +82,9 @@ def of_ppo_option(**settings):
     return lambda **changed: of_ppo(**{kind: make(**settings | changed)})
 
 
-def of_gae(**changed):
-    """Advantages and returns of a ragged batch."""
-    rewards, values = normal(1, *MASK.shape), normal(2, *MASK.shape)
-    made = tfrlhf.GAE(**changed)(rewards, values, tf.constant(MASK))
-    return [x.numpy().tolist() for x in made]
-
-
 def of_moment(**changed):
     """An iteration of two minibatches, whitened together or apart."""
     return of_ppo(advantage=tfrlhf.GAE(**changed), minibatches=2)
-
-
-def of_baseline(**changed):
-    estimator = tfrlhf.MovingBaseline(**changed)
-    made = []
-    for seed in (1, 2, 3):
-        rewards = tf.constant(1.0 + normal(seed, *MASK.shape))
-        advantages, _ = estimator(rewards, None, tf.constant(MASK))
-        made.append(advantages.numpy().tolist())
-    return made
-
-
-def of_loss(**changed):
-    """The loss of a batch, far enough off for every clip."""
-    floats = [normal(seed, *MASK.shape) for seed in range(8)]
-    mask = tf.constant(MASK)
-    batch = Experience(mask, mask, mask, *floats[:5])
-    loss = losses.PPOLoss(**changed)(batch, PolicyOutput(*floats[5:]))
-    return np.asarray(loss).tolist()
-
-
-def of_kl_in_the_loss(**changed):
-    return of_loss(kl_weight=0.1, **changed)
 
 
 def of_mean(**changed):
@@ -130,37 +99,6 @@ def of_mean(**changed):
     mask = tf.constant(MASK)
     batch = Experience(mask, mask, mask, *[tf.zeros(MASK.shape)] * 5)
     return trainer.batch_weights(batch).numpy().tolist()
-
-
-def of_estimator(kind):
-    """What an estimator without values makes of rewards, once and again."""
-
-    def observe(**changed):
-        rewards = tf.constant(normal(1, *MASK.shape))
-        advantages, _ = kind(**changed)(rewards, None, tf.constant(MASK))
-        return advantages.numpy().tolist()
-
-    return observe
-
-
-def of_rule(kind, **usual):
-    """The scores that a rule leaves of 1, for responses short and long."""
-
-    def observe(**changed):
-        mask = tf.constant(MASK)
-        completions = Completions(
-            mask, mask, mask, tf.constant([1, 0, 1, 0]), tf.zeros(MASK.shape)
-        )
-        rule = kind(**usual | changed)
-        return rule(tf.ones([len(MASK)]), completions).numpy().tolist()
-
-    return observe
-
-
-def of_ranking(**changed):
-    ranks, scores = [[0, 1, 2], [1, 0, -1]], normal(1, 2, 3)
-    loss = losses.PairwiseRanking(**changed)(ranks, scores)
-    return np.asarray(loss).tolist()
 
 
 EXAMPLES = [
@@ -211,9 +149,10 @@ def is_compiled(trainer):
 def of_jit(make):
     def observe(jit_compile=False):
         trainer = make()
-        settings = {"sampler": support.SAMPLER} if make is bare_ppo else {}
+        samples = isinstance(trainer, tfrlhf.PPO)
+        settings = {"sampler": support.SAMPLER} if samples else {}
         trainer.compile("sgd", jit_compile=jit_compile, **settings)
-        return is_compiled(trainer)
+        return is_compiled(getattr(trainer, "learner", trainer))
 
     return observe
 
@@ -266,60 +205,6 @@ OPTIONS = {
             "jit_compile": True,
         },
     ),
-    losses.PPOLoss: (
-        of_loss,
-        {
-            "clip": (0.2, 0.5),
-            "value_clip": None,
-            "value_weight": 0.5,
-            "entropy_weight": 0.1,
-            "dual_clip": 1.05,
-            "level": "sequence",
-            "mean_over": "responses",
-            "kl_weight": 0.1,
-            "kl_kind": "k1",
-        },
-    ),
-    tfrlhf.GroupRelative: (
-        of_estimator(functools.partial(tfrlhf.GroupRelative, group_size=2)),
-        {"group_size": 4, "scale": False},
-    ),
-    tfrlhf.LeaveOneOut: (
-        of_estimator(functools.partial(tfrlhf.LeaveOneOut, group_size=2)),
-        {"group_size": 4},
-    ),
-    tfrlhf.WhitenedReturns: (
-        of_estimator(tfrlhf.WhitenedReturns),
-        {"discount": 0.9},
-    ),
-    tfrlhf.RewardWeighted: (
-        of_estimator(tfrlhf.RewardWeighted),
-        {"minimum": -0.5},
-    ),
-    tfrlhf.AdvantageWeighted: (
-        of_estimator(tfrlhf.AdvantageWeighted),
-        {"temperature": 0.5, "limit": 1.1},
-    ),
-    tfrlhf.MissingEndPenalty: (
-        of_rule(tfrlhf.MissingEndPenalty, penalty=1.0),
-        {"penalty": 2.0},
-    ),
-    tfrlhf.LengthPenalty: (
-        of_rule(tfrlhf.LengthPenalty, free=2, limit=6),
-        {"free": 3, "limit": 7, "penalty": 2.0},
-    ),
-    tfrlhf.GAE: (
-        of_gae,
-        {
-            "discount": 0.9,
-            "decay": 0.5,
-            "whiten": False,
-            "whiten_rewards": True,
-            "unbiased": True,
-            "when": "minibatch",
-        },
-    ),
-    tfrlhf.MovingBaseline: (of_baseline, {"momentum": 0.5, "discount": 0.9}),
     tfrlhf.Sampler: (
         SAMPLED,
         {
@@ -357,10 +242,15 @@ OPTIONS = {
             "jit_compile": True,
         },
     ),
-    losses.PairwiseRanking: (
-        of_ranking,
-        {"margin": 0.5, "label_smoothing": 0.2},
-    ),
+    **of_numbers.OPTIONS,
+    **of_preferences.OPTIONS,
+}
+# What makes a trainer whose `compile` has options.
+BARE = {
+    tfrlhf.PPO.compile: bare_ppo,
+    tfrlhf.SFT.compile: bare_sft,
+    tfrlhf.DPO.compile: of_preferences.bare_dpo,
+    tfrlhf.OnlineDPO.compile: of_preferences.bare_online,
 }
 # Seen elsewhere: what XLA compiles has the same numbers.
 APART = {
@@ -368,10 +258,10 @@ APART = {
     (tfrlhf.AdaptiveKL, "stop"): of_stop,
     (tfrlhf.FixedKL, "stop"): of_stop,
     (losses.PPOLoss, "mean_over"): of_mean,
-    (losses.PPOLoss, "kl_kind"): of_kl_in_the_loss,
-    (tfrlhf.PPO.compile, "jit_compile"): of_jit(bare_ppo),
-    (tfrlhf.SFT.compile, "jit_compile"): of_jit(bare_sft),
-}
+    (losses.PPOLoss, "kl_kind"): of_numbers.of_kl_in_the_loss,
+} | {(thing, "jit_compile"): of_jit(make) for thing, make in BARE.items()}
+# They run eagerly themselves, but for one option.
+UNTRACED = (of_sft, of_preferences.of_dpo)
 EVERY_OPTION = [
     pytest.param(thing, name, id=f"{thing.__qualname__}-{name}")
     for thing, (_, others) in OPTIONS.items()
@@ -391,11 +281,12 @@ def seen_by_default(observe):
 # (`whiten_rewards`), LMH (`rewards.whiten` for `ppo.whiten_rewards`), slime#397
 # and open-instruct#534 (the KL coefficient): options that did nothing.
 @pytest.mark.filterwarnings("ignore:With `top_k` or `top_p`")
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental")
 @pytest.mark.parametrize(("thing", "name"), EVERY_OPTION)
 def test_every_option_changes_something(thing, name, request):
     observe, others = OPTIONS[thing]
     observe = APART.get((thing, name), observe)
-    if observe is not of_sft:
+    if observe not in UNTRACED:
         request.getfixturevalue("eagerly")
     other = others[name]
     changed = observe(**{name: other() if callable(other) else other})
@@ -412,12 +303,10 @@ def test_no_option_is_left_out(thing):
 @pytest.mark.parametrize("thing", OPTIONS, ids=lambda t: t.__qualname__)
 def test_unknown_options_are_refused(thing):
     with pytest.raises(TypeError, match="whiten_advantages"):
-        if thing is tfrlhf.PPO.compile:
-            bare_ppo().compile(
-                "sgd", sampler=support.SAMPLER, whiten_advantages=True
-            )
-        elif thing is tfrlhf.SFT.compile:
-            bare_sft().compile("sgd", whiten_advantages=True)
+        if thing in BARE:
+            samples = "sampler" in OPTIONS[thing][1]
+            settings = {"sampler": support.SAMPLER} if samples else {}
+            BARE[thing]().compile("sgd", whiten_advantages=True, **settings)
         else:
             thing(whiten_advantages=True)
 
