@@ -115,7 +115,7 @@ class Preferences(NamedTuple):
         ranks: int32 [B, K], 0 = best, -1 = absent.
         weight: float32 [B].
         margin: float32 [B], by how much the score of a response should exceed
-            that of one a rank below, for a reward model.
+            that of one a rank below; for a policy, the implicit reward.
     """
 
     token_ids: Tensor
@@ -173,6 +173,7 @@ class ReferencedPreferences(NamedTuple):
         response_mask: int32 [B, K, S].
         ranks: int32 [B, K], 0 = best, -1 = absent.
         weight: float32 [B].
+        margin: float32 [B], see `Preferences`.
         ref_log_probs: float32 [B, K], of whole responses.
     """
 
@@ -181,6 +182,7 @@ class ReferencedPreferences(NamedTuple):
     response_mask: Tensor
     ranks: Tensor
     weight: Tensor
+    margin: Tensor
     ref_log_probs: Tensor
 
 

@@ -147,8 +147,18 @@ DPO = {
         "return super().test_step(batch)",
         TRAINER + "::test_metrics_of_single_responses",
     ),
+    "margins-are-ignored": (
+        "ahead = output.log_probs + lead / beta",
+        "ahead = output.log_probs",
+        "tests/trainers/test_preference_margins.py",
+    ),
+    "margins-the-wrong-way": (
+        "ahead = output.log_probs + lead / beta",
+        "ahead = output.log_probs - lead / beta",
+        "tests/trainers/test_preference_margins.py",
+    ),
     "implicit-reward-without-beta": (
-        "self.objective.beta * (output.log_probs - output.ref_log_probs)",
+        "beta * (output.log_probs - output.ref_log_probs)",
         "(output.log_probs - output.ref_log_probs)",
         TRAINER + "::test_metrics_are_means_over_pairs",
     ),

@@ -4,6 +4,8 @@ Each says what the trainer has to compute for it: `needs_reference`,
 `mean_over_tokens` (log-probabilities divided by the length of the response),
 `reads_ratings` (single responses instead of comparisons) and `beta`, the factor
 between log-ratio and implicit reward. A loss of one's own needs the same four.
+With `takes_margins`, log-probabilities come with rank · margin / β added, so
+that the better response must lead by the margin of its record.
 
 Where a record compares more than two responses, its loss is the mean over the
 pairs of unequal rank.
@@ -28,6 +30,7 @@ class _PreferenceLoss(keras.losses.Loss):
     needs_reference = True
     mean_over_tokens = False
     reads_ratings = False
+    takes_margins = True
 
     def __init__(self, name: str, **numbers: float) -> None:
         super().__init__(name=name, reduction="none")
@@ -236,6 +239,8 @@ class ORPOLoss(_PreferenceLoss):
 
     needs_reference = False
     mean_over_tokens = True
+    # Odds are of probabilities, which have no room for it.
+    takes_margins = False
 
     def __init__(self, beta: float = 0.1, name: str = "orpo") -> None:
         super().__init__(name, beta=beta)

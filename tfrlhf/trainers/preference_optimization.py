@@ -20,6 +20,9 @@ from tfrlhf.models.trainable import BatchLosses
 from tfrlhf.models.trainable import TrainableModel
 from tfrlhf.trainers import preference_metrics
 from tfrlhf.trainers import replicas
+from tfrlhf.trainers.preference_checks import check_margins
+from tfrlhf.trainers.preference_checks import check_objective
+from tfrlhf.trainers.preference_checks import takes_margins
 from tfrlhf.trainers.rated_responses import with_other_responses
 from tfrlhf.trainers.reference_cache import cached
 from tfrlhf.trainers.reference_cache import fingerprint
@@ -148,10 +151,12 @@ class DPO(TrainableModel):
             a loss that needs no reference.
 
         Raises:
-            ValueError: comparisons for a loss of ratings, or the reverse.
+            ValueError: comparisons for a loss of ratings, the reverse, or a
+                margin that the loss does not know.
         """
         self._assert_compile_called("as_carrier")
-        if isinstance(x, self._carrier_type()):
+        is_done = not isinstance(x, Preferences)
+        if is_done and isinstance(x, self._carrier_type()):
             return x
         length = self.policy.context_length
         if not isinstance(x, (Preferences, Ratings)):
@@ -169,13 +174,11 @@ class DPO(TrainableModel):
             found = self._reference_log_probs(rows)
             kl = np.zeros(len(found), np.float32)
             return ReferencedRatings(*rows, x.rating, x.weight, found, kl)
+        check_margins(self.objective, x)
         if not self.objective.needs_reference:
             return x
-        kept: dict[str, Any] = x._asdict()
-        # How far scores should be apart is for reward models.
-        del kept["margin"]
-        kept["ref_log_probs"] = self._reference_log_probs(x[:3])
-        return ReferencedPreferences(**kept)
+        found = self._reference_log_probs(x[:3])
+        return ReferencedPreferences._make((*x, found))
 
     def as_dataset(
         self, x: Any, batch_size: int, shuffle: bool, seed: int
@@ -226,18 +229,24 @@ class DPO(TrainableModel):
         output = PreferenceOutput(log_probs, reference)
         if self.objective.mean_over_tokens:
             output = PreferenceOutput(*(x / lengths for x in output))
+        beta = self.objective.beta
+        metrics = preference_metrics.pair_metrics(
+            beta * (output.log_probs - output.ref_log_probs),
+            log_probs,
+            batch.ranks,
+            batch.weight,
+        )
+        if takes_margins(self.objective):
+            # To be preferred as before, the better must lead by the margin.
+            lead = tf.cast(batch.ranks, tf.float32) * batch.margin[:, None]
+            ahead = output.log_probs + lead / beta
+            output = output._replace(log_probs=ahead)
         terms = self.objective(batch.ranks, output)
         if self.sft_weight:
             best = tf.cast(batch.ranks == 0, tf.float32)
             best /= tf.maximum(tf.reduce_sum(best, axis=1, keepdims=True), 1.0)
             imitated = tf.reduce_sum(best * log_probs / lengths, axis=1)
             terms -= self.sft_weight * imitated
-        metrics = preference_metrics.pair_metrics(
-            self.objective.beta * (output.log_probs - output.ref_log_probs),
-            log_probs,
-            batch.ranks,
-            batch.weight,
-        )
         return BatchLosses(terms, batch.weight, metrics)
 
     def train_step(self, batch: Any) -> dict[str, Tensor]:
@@ -365,21 +374,3 @@ def response_log_probs(
     )
     log_probs = ops.zero_outside(policy.log_probs(ids, padding), response)
     return tf.reshape(tf.reduce_sum(log_probs, axis=-1), shape[:-1])
-
-
-def check_objective(loss: Any) -> None:
-    """Refuses a loss that does not say what it reads.
-
-    Args:
-        loss: what `compile` was given.
-
-    Raises:
-        ValueError: an attribute is missing.
-    """
-    needed = ("beta", "mean_over_tokens", "needs_reference", "reads_ratings")
-    missing = [name for name in needed if not hasattr(loss, name)]
-    if missing:
-        raise ValueError(
-            f"A loss for DPO says what it reads: {loss!r} has no "
-            f"`{missing[0]}`. Give one of tfrlhf.losses, such as DPOLoss."
-        )
