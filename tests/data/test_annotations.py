@@ -5,7 +5,9 @@ import json
 import pytest
 
 from tfrlhf.data import DataError
+from tfrlhf.data import annotator_agreement
 from tfrlhf.data import load
+from tfrlhf.data import weight_annotators
 
 TEXTS = {"prompt": "Hi", "response": "Hello."}
 PAIR = {"prompt": "Hi", "response-1": "Hello.", "response-2": "Go."}
@@ -78,6 +80,7 @@ def test_argilla_rankings():
         "prompt": "Hi",
         "responses": ["Go.", "Hello."],
         "ranks": [0, 1],
+        "annotator": "u0",
     }
     (record,) = loaded(
         nested(PAIR, order=answers(["response-2", "response-1"]))
@@ -102,7 +105,9 @@ def test_argilla_labels_that_name_a_response():
 
 def test_argilla_texts_become_responses():
     record = nested({"prompt": "Hi"}, answer=answers("Hello, you."))
-    assert loaded(record) == [{"prompt": "Hi", "response": "Hello, you."}]
+    assert loaded(record) == [
+        {"prompt": "Hi", "response": "Hello, you.", "annotator": "u0"}
+    ]
 
 
 def test_argilla_with_several_questions():
@@ -153,6 +158,7 @@ def test_label_studio_pairs():
         "prompt": "Hi",
         "responses": ["Go.", "Hello."],
         "ranks": [0, 1],
+        "annotator": "0",
     }
     more = PAIR | {"note": "text"}
     with pytest.raises(DataError, match="the prompt and two more texts, not"):
@@ -186,7 +192,8 @@ def test_columns_of_a_task():
     record = task(data, result("rating", rating=3))
     columns = {"prompt": "question", "response": "text"}
     assert loaded(record, columns=columns) == [
-        {"prompt": "Hi", "response": "Hello.", "rating": 3.0, "weight": 1.0}
+        {"prompt": "Hi", "response": "Hello.", "rating": 3.0}
+        | {"weight": 1.0, "annotator": "0"}
     ]
 
 
@@ -196,3 +203,49 @@ def test_an_export_as_a_file(tmp_path):
     path.write_text(json.dumps(tasks, indent=2))
     (record,) = load(path)
     assert record["weight"] == 2.0
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        nested(TEXTS, quality=answers(3, 5)),
+        TEXTS | {"quality": answers(3, 5)},
+        flattened(TEXTS, quality=[3, 5])
+        | {"quality.responses.users": ["u0", "u1"]},
+        {"id": 1, "data": TEXTS}
+        | {
+            "annotations": [
+                {
+                    "completed_by": who,
+                    "result": [result("rating", rating=rating)],
+                }
+                for who, rating in (({"id": 7, "email": "u0"}, 3), ("u1", 5))
+            ]
+        },
+    ],
+    ids=["argilla", "argilla 1", "argilla flattened", "label studio"],
+)
+def test_ratings_keep_who_gave_them(record):
+    one, other = loaded(record, annotators="apart")
+    assert (one["annotator"], one["rating"]) == ("u0", 3)
+    assert (other["annotator"], other["rating"]) == ("u1", 5)
+    # A mean is nobody's.
+    (mean,) = loaded(record)
+    assert (mean["rating"], mean["weight"]) == (4.0, 2.0)
+    assert "annotator" not in mean
+
+
+def test_who_answers_can_be_weighed():
+    records = loaded(
+        nested(PAIR, better=answers("response-2", "response-1", "response-1"))
+    )
+    found = annotator_agreement(records)
+    assert set(found.annotators) == {"u0", "u1", "u2"}
+    weighed = weight_annotators(records, {"u0": 0.5, "u1": 1, "u2": 2})
+    assert [record["weight"] for record in weighed] == [0.5, 1.0, 2.0]
+
+
+def test_another_column_may_name_the_annotator():
+    record = nested(TEXTS, {"who": "Ann"}, quality=answers(3))
+    (found,) = loaded(record, columns={"annotator": "who"})
+    assert found["annotator"] == "Ann"

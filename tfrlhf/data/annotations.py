@@ -1,19 +1,32 @@
 """What people answered in Argilla and Label Studio, to flat records.
 
-Knows the exports of both; a record comes out for each annotator who ranked or
-chose, and one with all the ratings of a response. Items without a submitted
-answer give no record.
+Knows the exports of both; a record comes out for each answer, with who gave it
+under `annotator` where the export tells. Items without a submitted answer give
+no record.
 """
 
 import reprlib
 from collections.abc import Mapping
 from typing import Any
+from typing import NamedTuple
 
 from tfrlhf.data.records import DataError
 from tfrlhf.data.records import Record
 
 ANSWERS = ".responses"
 _DROPPED = ("discarded", "draft", "pending")
+
+
+class Answer(NamedTuple):
+    """What one person said.
+
+    Attributes:
+        value: A number, a text, or a ranking.
+        annotator: Who it was; None where the export does not tell.
+    """
+
+    value: Any
+    annotator: Any = None
 
 
 def is_argilla(record: Record) -> bool:
@@ -39,9 +52,9 @@ def from_argilla(
 ) -> list[Record]:
     """Returns the flat records of an Argilla record.
 
-    A question answered with numbers becomes `rating` (all answers in a list),
-    a ranking becomes `responses` and `ranks`, a label that names a text field
-    `chosen` and `rejected`, and any other text `response`.
+    A question answered with numbers becomes `rating`, a ranking becomes
+    `responses` and `ranks`, a label that names a text field `chosen` and
+    `rejected`, and any other text `response`.
 
     Args:
         where: The place of the record.
@@ -86,17 +99,20 @@ def from_label_studio(
         DataError: A pair without two texts.
     """
     texts = record["data"]
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[Answer]] = {}
     for annotation in record["annotations"]:
         if annotation.get("was_cancelled"):
             continue
+        who = annotation.get("completed_by")
+        if isinstance(who, dict):
+            who = who.get("email", who.get("id"))
         for result in annotation.get("result") or []:
             kind, value = result.get("type"), result.get("value") or {}
             for answer in _label_studio_answer(
                 where, texts, kind, value, columns
             ):
                 found.setdefault(str(result.get("from_name")), []).append(
-                    answer
+                    Answer(answer, who)
                 )
     return [
         flat
@@ -114,7 +130,7 @@ def _answers_of_version_1(value: Any) -> bool:
     )
 
 
-def _argilla_parts(record: Record) -> tuple[Record, dict[str, list[Any]]]:
+def _argilla_parts(record: Record) -> tuple[Record, dict[str, list[Answer]]]:
     """Returns the texts, and the submitted answers to each question."""
     if isinstance(record.get("fields"), dict):
         metadata = record.get("metadata")
@@ -128,10 +144,14 @@ def _argilla_parts(record: Record) -> tuple[Record, dict[str, list[Any]]]:
     for name, value in record.items():
         question = name.removesuffix(ANSWERS)
         if name.endswith(ANSWERS):
-            states = record.get(f"{name}.status") or [None] * len(value or [])
+            unknown = [None] * len(value or [])
+            states = record.get(f"{name}.status") or unknown
+            users = record.get(f"{name}.users") or unknown
             questions[question] = [
-                answer
-                for answer, state in zip(value or [], states, strict=True)
+                Answer(answer, user)
+                for answer, state, user in zip(
+                    value or [], states, users, strict=True
+                )
                 if state not in _DROPPED
             ]
         elif _answers_of_version_1(value):
@@ -141,9 +161,9 @@ def _argilla_parts(record: Record) -> tuple[Record, dict[str, list[Any]]]:
     return texts, questions
 
 
-def _submitted(answers: Any) -> list[Any]:
+def _submitted(answers: Any) -> list[Answer]:
     return [
-        answer.get("value")
+        Answer(answer.get("value"), answer.get("user_id"))
         for answer in answers or []
         if answer.get("status") not in _DROPPED
         and answer.get("value") is not None
@@ -226,16 +246,30 @@ def _flat(
     where: str,
     question: str,
     texts: Record,
-    answers: list[Any],
+    answers: list[Answer],
     columns: Mapping[str, str],
 ) -> list[Record]:
     """Returns the records of all answers to one question."""
-    numbers = [a for a in answers if isinstance(a, int | float)]
+    numbers = [a for a in answers if isinstance(a.value, int | float)]
     if numbers:
         # Under its own name where `columns` looks for it.
         name = question if columns.get("rating") == question else "rating"
-        return [texts | {name: numbers}]
-    return [_one(where, question, texts, answer, columns) for answer in answers]
+        return [
+            texts | {name: [answer.value]} | _who(answer, columns)
+            for answer in numbers
+        ]
+    return [
+        _one(where, question, texts, answer.value, columns)
+        | _who(answer, columns)
+        for answer in answers
+    ]
+
+
+def _who(answer: Answer, columns: Mapping[str, str]) -> Record:
+    """Names the annotator, unless `columns` looks for the name elsewhere."""
+    if answer.annotator is None or "annotator" in columns:
+        return {}
+    return {"annotator": str(answer.annotator)}
 
 
 def _one(
