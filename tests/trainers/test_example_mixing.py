@@ -11,6 +11,7 @@ from tests.learning import tables
 from tests.trainers import test_critic_free as loops
 from tfrlhf.trainers.example_mixing import ExampleBatches
 from tfrlhf.types import Examples
+from tfrlhf.types import Experience
 
 WEIGHT = 0.7
 # Ragged; one row has a gap, one starts with a token that has no context.
@@ -189,18 +190,18 @@ def test_minibatches_and_iterations_have_examples_of_their_own(monkeypatch):
 
 def test_rows_without_a_minibatch_count_nowhere():
     batches = ExampleBatches(examples(), WEIGHT)
-    trainer = loops.trained(loops.VARIANTS["RLOO"])
-    rollout = trainer.last_iteration.rollout
-    batch = support.experience(trainer, rollout, 0.0)
-    mixed = batches.mixed(batch, seed=0, step=0, count=3)
-    assert mixed.examples.token_ids.shape == (24, 6)
-    chosen = batches.rows(0, 0, 3)
-    np.testing.assert_array_equal(
-        mixed.examples.loss_mask[:3], examples().loss_mask[chosen]
-    )
-    assert not np.any(mixed.examples.loss_mask[3:])
-    tokens = imitated(tables.start_table(), chosen)[2]
-    np.testing.assert_allclose(mixed.weight, np.full(24, WEIGHT / tokens))
+    ids = np.zeros([24, 4], np.int32)
+    batch = Experience(ids, ids, ids, *[np.zeros([24, 4], np.float32)] * 5)
+    for step in range(3):
+        mixed = batches.mixed(batch, seed=0, step=step, count=3)
+        assert mixed.examples.token_ids.shape == (24, 6)
+        chosen = batches.rows(0, step, 3)
+        np.testing.assert_array_equal(
+            mixed.examples.loss_mask[:3], examples().loss_mask[chosen]
+        )
+        assert not np.any(mixed.examples.loss_mask[3:])
+        tokens = imitated(tables.start_table(), chosen)[2]
+        np.testing.assert_allclose(mixed.weight, np.full(24, WEIGHT / tokens))
 
 
 def test_what_cannot_be_mixed_in():
