@@ -7,7 +7,8 @@ A session is a reader's profile, the books that were shown, best place first,
 and which were clicked. What was skipped above a click was seen and left
 (Joachims, 2002): each click becomes a list in which the clicked book is better
 than the nearest skipped ones above it, and a reward model learns to score
-lists by the ranking loss. Prints NDCG@5 and the mean reciprocal rank on
+lists by the ranking loss, on a language model that has read which book was
+clicked by whom. Prints NDCG@5 and the mean reciprocal rank on
 readers that no training session has, beside random order, the order shown,
 popularity, shared words and the true order.
 
@@ -15,7 +16,10 @@ Books, readers and clicks are authored and simulated: recipes/data/books.json
 has the parts. A hidden preference (genre, place, mood, how good the author is)
 decides what a reader would click; the lower a place, the less it is looked at;
 some clicks are by mistake. Profile and books say the same things in different
-words, so that counting shared words does not help.
+words, so that counting shared words does not help. Clicks are collected in
+random order: where good books are always above (--shuffled 0), a click below
+what was skipped speaks against the order itself, and the lists of clicks with
+skipped ones above teach to turn it round.
 """
 
 import dataclasses
@@ -31,6 +35,7 @@ from tfrlhf import cli
 PARTS = pathlib.Path(__file__).with_name("data") / "books.json"
 SHOWN = 8
 TOP = 5
+HELD_OUT = 400
 BLOCKS = 20
 """Groups of sessions whose spread gives the standard error."""
 
@@ -53,7 +58,11 @@ class Settings(cli.RunSettings):
     """The most books that a clicked one is compared with."""
     sessions: int = 4000
     """Simulated sessions to learn from, of as many readers."""
-    epochs: int = 8
+    shuffled: float = 1.0
+    """Share of them in which books are shown in random order."""
+    read_epochs: int = 4
+    """Of a model from scratch, over clicked books."""
+    epochs: int = 5
     batch_size: int = 32
     learning_rate: float = 1e-3
 
@@ -61,7 +70,9 @@ class Settings(cli.RunSettings):
 def main(settings: Settings) -> None:
     """Trains a ranker of items on clicks."""
     if settings.tiny:
-        settings = dataclasses.replace(settings, sessions=500, epochs=3)
+        settings = dataclasses.replace(
+            settings, sessions=500, read_epochs=1, epochs=2
+        )
     for name, allowed in (
         ("loss", ("listwise", "pairwise")),
         ("compare", ("skipped", "all")),
@@ -81,10 +92,14 @@ def main(settings: Settings) -> None:
     # 1. Clicks say which of two books is better, where both were seen.
     lists = preferences(train, settings)
 
-    # 2. A reward model learns to order the lists.
-    run.stage("ranking", "Ranking", lambda: learn(run, settings, train, lists))
+    # 2. A language model reads what who clicked, if none is given.
+    if settings.model is None:
+        run.stage("reading", "Reading", lambda: read(run, settings, train))
 
-    # 3. Readers that no training session has.
+    # 3. A reward model on it learns to order the lists.
+    run.stage("ranking", "Ranking", lambda: learn(run, settings, lists))
+
+    # 4. Readers that no training session has.
     measured = run.stage(
         "evaluation",
         "Evaluation",
@@ -136,8 +151,45 @@ def preferences(sessions: list[Record], settings: Settings) -> list[Record]:
     return found
 
 
+def read(
+    run: cli.Run, settings: Settings, train: list[Record]
+) -> dict[str, Any]:
+    """Makes a language model of profiles and the books they clicked."""
+    import keras
+
+    import tfrlhf
+
+    policy = tfrlhf.small_policy(
+        [s["prompt"] + r for s in train for r in s["responses"]],
+        vocabulary_size=768,
+        layers=2,
+    )
+    examples = [
+        {"prompt": s["prompt"], "response": item}
+        for s in train
+        for item, click in zip(s["responses"], s["clicks"], strict=True)
+        if click
+    ]
+    sft = tfrlhf.SFT(policy, learn_prompts=True)
+    steps = settings.read_epochs * -(-len(examples) // 32)
+    sft.compile(
+        keras.optimizers.AdamW(cli.cosine(3e-3, steps), weight_decay=0.1)
+    )
+    history = sft.fit(
+        examples,
+        batch_size=32,
+        epochs=settings.read_epochs,
+        seed=settings.seed,
+        callbacks=run.watchers("reading", {"loss": "nats/token"}),
+        verbose=0,
+    )
+    with cli.writing(run.models / "reader") as directory:
+        policy.save_to_preset(directory)
+    return {"clicks": len(examples), "loss": history.history["loss"][-1]}
+
+
 def learn(
-    run: cli.Run, settings: Settings, train: list[Record], lists: list[Record]
+    run: cli.Run, settings: Settings, lists: list[Record]
 ) -> dict[str, Any]:
     """Trains the reward model and saves it."""
     import keras
@@ -145,15 +197,7 @@ def learn(
     import tfrlhf
     from tfrlhf import losses
 
-    policy = (
-        tfrlhf.Policy.from_preset(settings.model)
-        if settings.model
-        else tfrlhf.small_policy(
-            [s["prompt"] + r for s in train for r in s["responses"]],
-            vocabulary_size=768,
-            layers=2,
-        )
-    )
+    policy = tfrlhf.Policy.from_preset(settings.model or run.models / "reader")
     reward = tfrlhf.RewardModel.from_policy(policy)
     steps = settings.epochs * -(-len(lists) // settings.batch_size)
     reward.compile(
@@ -284,17 +328,14 @@ def sample(session: Record, scores: Any) -> list[str]:
 
 
 def load_data(settings: Settings) -> tuple[list[Record], list[Record]]:
-    """Returns simulated sessions, or the user's, split by prompt."""
+    """Returns sessions to learn from, and of readers that are held out."""
     draw = random.Random(settings.seed)
     if settings.data is None:
-        sessions = simulated(draw, settings.sessions + 400)
-        share = 400 / len(sessions)
-    else:
-        sessions = read_sessions(settings.data)
-        share = 0.1
+        return simulated(draw, settings)
+    sessions = read_sessions(settings.data)
     prompts = list(dict.fromkeys(s["prompt"] for s in sessions))
     draw.shuffle(prompts)
-    unseen = set(prompts[: math.ceil(share * len(prompts))])
+    unseen = set(prompts[: math.ceil(0.1 * len(prompts))])
     return (
         [s for s in sessions if s["prompt"] not in unseen],
         [s for s in sessions if s["prompt"] in unseen],
@@ -316,12 +357,25 @@ def read_sessions(path: pathlib.Path) -> list[Record]:
     return sessions
 
 
-def simulated(draw: random.Random, count: int) -> list[Record]:
-    """Simulates readers with a session each."""
+def simulated(
+    draw: random.Random, settings: Settings
+) -> tuple[list[Record], list[Record]]:
+    """Simulates readers with a session each.
+
+    Those who are held out see the order of the shop.
+    """
     parts = json.loads(PARTS.read_text("utf-8"))
     catalogue = books(draw, parts, 400)
     good = {a: draw.gauss(0.0, 0.7) for a in parts["authors"]}
-    return [session(draw, parts, catalogue, good) for _ in range(count)]
+    train = [
+        session(draw, parts, catalogue, good, draw.random() < settings.shuffled)
+        for _ in range(settings.sessions)
+    ]
+    held_out = [
+        session(draw, parts, catalogue, good, False) for _ in range(HELD_OUT)
+    ]
+    known = {s["prompt"] for s in train}
+    return train, [s for s in held_out if s["prompt"] not in known]
 
 
 def books(
@@ -351,13 +405,14 @@ def session(
     parts: dict[str, Any],
     catalogue: list[dict[str, str]],
     good: dict[str, float],
+    shuffled: bool,
 ) -> Record:
     """Simulates a reader: a profile, books in places, clicks.
 
     Utility is 1.5 for a genre liked, 1 for a place liked, -1 for a mood
     disliked, and how good the author is. A place is looked at with a chance
     of 1 / place^0.7; what is looked at is clicked with sigmoid(3·(utility -
-    1.5)), anything else with 0.02. The order shown follows the authors alone.
+    1.5)), anything else with 0.02. The shop's order follows the authors.
     """
     genres = draw.sample(list(parts["genres"]), 2)
     settings = draw.sample(list(parts["settings"]), 2)
@@ -367,6 +422,8 @@ def session(
     shown = draw.sample(catalogue, SHOWN)
     shown.sort(key=lambda b: good[b["author"]] + draw.gauss(0.0, 0.7))
     shown.reverse()
+    if shuffled:
+        draw.shuffle(shown)
     clicks, grades = [], []
     for place, book in enumerate(shown, start=1):
         utility = (
@@ -394,7 +451,7 @@ def print_result(summary: Record) -> None:
     """Prints the table."""
     titles = {
         "random": "random order",
-        "shown": "the order shown",
+        "shown": "the order of the shop",
         "popular": "clicks of an item before",
         "shared_words": "words shared with the profile",
         "ranker": "learned from clicks",

@@ -1,5 +1,6 @@
 """recipes/reinforce_lstm.py, finance_sentiment.py, recommend.py, as started."""
 
+import dataclasses
 import importlib.util
 import json
 import random
@@ -230,6 +231,25 @@ def test_finance_news(tmp_path):
     }
 
 
+def test_sentences_without_topics(load, tmp_path):
+    path = tmp_path / "reviews.csv"
+    rows = [f"{i % 2},a film of number {i}" for i in range(20)]
+    path.write_text("\n".join(["label,sentence", *rows]) + "\n")
+    recipe = load("finance_sentiment")
+    settings = recipe.Settings(
+        data=path, text="sentence", sentiment="label", negative="0"
+    )
+    data = recipe.load_data(settings)
+    assert [len(part) for part in data] == [10, 6, 4, 0]
+    seen = {s.text: s.labels for part in data for s in part}
+    assert len(seen) == 20
+    assert seen["a film of number 7"] == {"sentiment": "1"}
+    label = recipe.naive_bayes(data.labelled, words=False)
+    assert label(["any"]) in ([{"sentiment": "0"}], [{"sentiment": "1"}])
+    with pytest.raises(cli.UserError, match="leaves none to show"):
+        recipe.load_data(dataclasses.replace(settings, labelled=1.0))
+
+
 def test_the_sentiment_must_have_a_column(tmp_path):
     path = tmp_path / "news.jsonl"
     path.write_text('{"text": "Profit rose.", "label": "1"}\n')
@@ -271,17 +291,26 @@ def test_lists_from_clicks(load, compare, rivals, expected):
 
 def test_lower_places_are_clicked_less_than_they_deserve(load):
     recipe = load("recommend")
-    sessions = recipe.simulated(random.Random(0), 2000)
+    settings = recipe.Settings(sessions=2000)
+    sessions, unseen = recipe.simulated(random.Random(0), settings)
     rates = [
         np.mean([s["clicks"][i] for s in sessions if s["grades"][i] == 3])
         for i in range(recipe.SHOWN)
     ]
     assert rates[0] > 0.8
     assert rates[7] < 0.4
-    # A reader is held out with all sessions.
-    train, held_out = recipe.load_data(recipe.Settings(sessions=800))
-    readers = {s["prompt"] for s in held_out}
-    assert not readers & {s["prompt"] for s in train}
+    # Random order to learn from, the shop's order to be measured against.
+    grades = [
+        np.mean([s["grades"] for s in x], axis=0) for x in (sessions, unseen)
+    ]
+    assert np.ptp(grades[0]) < 0.2
+    assert grades[1][0] > grades[1][7] + 0.5
+    assert not {s["prompt"] for s in sessions} & {s["prompt"] for s in unseen}
+    in_order, _ = recipe.simulated(
+        random.Random(0), dataclasses.replace(settings, shuffled=0.0)
+    )
+    placed = np.mean([s["grades"] for s in in_order], axis=0)
+    assert placed[0] > placed[7] + 0.5
 
 
 def test_books_by_clicks(tmp_path):
