@@ -22,7 +22,6 @@ no training sentence. Real news is harder: take --model and --data for it.
 
 import dataclasses
 import json
-import math
 import pathlib
 import random
 import re
@@ -247,74 +246,98 @@ def optimise(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
 
 def evaluate(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
     """Compares the policies and simple rules on held-out sentences."""
+    from tfrlhf import evaluation
+
     known = data.labelled + data.judged
-    kinds = list(known[0].labels)
-    labellers: dict[str, Callable[[list[str]], list[Labels]]] = {
-        "majority": naive_bayes(known, words=False),
-        "naive_bayes": naive_bayes(known),
-        "before": writer(run.models / "sft"),
-        "after": writer(run.models / "policy"),
+    both = data.held_out + data.new_frames
+    texts = [s.text for s in both]
+    found = rules(known, texts) | {
+        "before": write_labels(run.models / "sft", texts),
+        "after": write_labels(run.models / "policy", texts),
     }
-    names = {s.labels["sentiment"] for s in known}
-    if names >= {"positive", "negative"} and find_spec("vaderSentiment"):
-        labellers["vader"] = by_vader
     result: dict[str, Any] = {"sentences": len(data.held_out), "rules": {}}
-    written = {}
-    for name, labeller in labellers.items():
-        both = data.held_out + data.new_frames
-        found = labeller([s.text for s in both])
-        written[name] = found[: len(data.held_out)]
-        known_kinds = ["sentiment"] if name == "vader" else kinds
-        result["rules"][name] = quality(
-            data.held_out, written[name], known_kinds
-        )
-        if data.new_frames:
-            result["rules"][name]["new_frames"] = quality(
-                data.new_frames, found[len(data.held_out) :], known_kinds
-            )
-    before, after = written["before"], written["after"]
+    cut = len(data.held_out)
+    for name, labels in found.items():
+        kinds = ["sentiment"] if name == "vader" else list(known[0].labels)
+        for part, rows in (
+            ("held_out", slice(cut)),
+            ("frames", slice(cut, None)),
+        ):
+            if both[rows]:
+                result["rules"].setdefault(part, {})[name] = {
+                    kind: evaluation.label_quality(
+                        [s.labels[kind] for s in both[rows]],
+                        [x.get(kind) for x in labels[rows]],
+                    )._asdict()
+                    for kind in kinds
+                }
     return result | {
         "negative": {
-            name: [int(x.get("sentiment") == settings.negative) for x in found]
-            for name, found in written.items()
+            name: [
+                int(x.get("sentiment") == settings.negative)
+                for x in labels[:cut]
+            ]
+            for name, labels in found.items()
             if name != "majority"
         },
         "samples": [
-            [s.text, show(before[i]), show(after[i])]
-            for i, s in enumerate(data.held_out[:3])
+            [texts[i], show(found["before"][i]), show(found["after"][i])]
+            for i in range(3)
         ],
     }
 
 
-def quality(
-    truth: list[Sentence], found: list[Labels], kinds: list[str]
-) -> dict[str, Any]:
-    """Measures accuracy with its error, and F1 by label, of each kind."""
+def rules(known: list[Sentence], texts: list[str]) -> dict[str, list[Labels]]:
+    """Labels texts by what a policy must beat."""
     from tfrlhf import evaluation
+    from tfrlhf import rewards
 
-    result: dict[str, Any] = {}
-    for kind in kinds:
-        pairs = [
-            (s.labels[kind], labels.get(kind))
-            for s, labels in zip(truth, found, strict=True)
+    kinds = list(known[0].labels)
+    usual = {
+        kind: Counter(s.labels[kind] for s in known).most_common(1)[0][0]
+        for kind in kinds
+    }
+    bayes = {
+        kind: evaluation.naive_bayes(
+            [s.text for s in known], [s.labels[kind] for s in known]
+        )(texts)
+        for kind in kinds
+    }
+    found = {
+        "majority": [usual] * len(texts),
+        "naive_bayes": [
+            {k: bayes[k][i] for k in kinds} for i in range(len(texts))
+        ],
+    }
+    names = {s.labels["sentiment"] for s in known}
+    if names >= {"positive", "negative"} and find_spec("vaderSentiment"):
+        # The thresholds of its authors.
+        found["vader"] = [
+            {
+                "sentiment": "positive"
+                if x >= 0.05
+                else "negative"
+                if x <= -0.05
+                else "neutral"
+            }
+            for x in rewards.vader(texts, texts)
         ]
-        counts = Counter(pairs)
-        f1 = {
-            label: 2
-            * counts[label, label]
-            / (
-                sum(a == label for a, _ in pairs)
-                + sum(b == label for _, b in pairs)
-            )
-            for label in sorted({a for a, _ in pairs})
-        }
-        right = evaluation.accuracy([float(a == b) for a, b in pairs])
-        result[kind] = {
-            "accuracy": list(right),
-            "macro_f1": sum(f1.values()) / len(f1),
-            "f1": f1,
-        }
-    return result
+    return found
+
+
+def write_labels(directory: pathlib.Path, texts: list[str]) -> list[Labels]:
+    """Returns a policy's labels of texts, its likeliest words."""
+    import tfrlhf
+
+    policy = tfrlhf.Policy.from_preset(directory)
+    greedy = tfrlhf.Sampler(0.0, max_new_tokens=ANSWER_TOKENS)
+    found: list[str] = []
+    # Batches of one size, so that nothing is compiled twice.
+    filled = texts + texts[-1:] * (-len(texts) % BATCH)
+    for start in range(0, len(filled), BATCH):
+        part = [text + ASKED for text in filled[start : start + BATCH]]
+        found += policy.generate(part, sampler=greedy, seed=0)
+    return [read_labels(response) for response in found[: len(texts)]]
 
 
 def watch(
@@ -431,72 +454,6 @@ def share_of(events: Any) -> list[float]:
     from tfrlhf import evaluation
 
     return list(evaluation.accuracy(events.astype(float)))
-
-
-def writer(directory: pathlib.Path) -> Callable[[list[str]], list[Labels]]:
-    """Returns a policy's labels of texts, its likeliest words."""
-    import tfrlhf
-
-    policy = tfrlhf.Policy.from_preset(directory)
-    greedy = tfrlhf.Sampler(0.0, max_new_tokens=ANSWER_TOKENS)
-
-    def label(texts: list[str]) -> list[Labels]:
-        found: list[str] = []
-        # Batches of one size, so that nothing is compiled twice.
-        filled = texts + texts[-1:] * (-len(texts) % BATCH)
-        for start in range(0, len(filled), BATCH):
-            part = [f"{text}{ASKED}" for text in filled[start : start + BATCH]]
-            found += policy.generate(part, sampler=greedy, seed=0)
-        return [read_labels(response) for response in found[: len(texts)]]
-
-    return label
-
-
-def naive_bayes(
-    known: list[Sentence], words: bool = True
-) -> Callable[[list[str]], list[Labels]]:
-    """Fits naive Bayes on words; without them it is the commonest label."""
-    from tfrlhf import rewards
-
-    counts: dict[tuple[str, str], Counter[str]] = {}
-    for sentence in known:
-        for pair in sentence.labels.items():
-            counts.setdefault(pair, Counter()).update(
-                rewards.words(sentence.text)
-            )
-    often = Counter(pair for s in known for pair in s.labels.items())
-    size = len({word for found in counts.values() for word in found})
-
-    def score(pair: tuple[str, str], text: str) -> float:
-        total = sum(counts[pair].values()) + size
-        seen = rewards.words(text) if words else []
-        return math.log(often[pair]) + sum(
-            math.log((counts[pair][word] + 1) / total) for word in seen
-        )
-
-    def label(text: str) -> Labels:
-        best: Labels = {}
-        for pair in sorted(counts, key=lambda pair: score(pair, text)):
-            best[pair[0]] = pair[1]
-        return best
-
-    return lambda texts: [label(text) for text in texts]
-
-
-def by_vader(texts: list[str]) -> list[Labels]:
-    """Labels sentiments by VADER, with the thresholds of its authors."""
-    from tfrlhf import rewards
-
-    return [
-        {
-            "sentiment": "positive"
-            if x >= 0.05
-            else "negative"
-            if x <= -0.05
-            else "neutral"
-        }
-        for x in rewards.vader(texts, texts)
-    ]
 
 
 def is_right(kind: str) -> Callable[..., list[float]]:
@@ -640,28 +597,28 @@ def is_held_out(text: str) -> bool:
 
 def print_result(summary: dict[str, Any]) -> None:
     """Prints the tables."""
-    rules = summary["rules"]
-    kinds = [k for k in ("topic", "sentiment") if k in rules["after"]]
-    cli.print_table(
-        f"{summary['sentences']} held-out sentences",
-        ("", *(f"{k} {m}" for k in kinds for m in ("accuracy", "macro-F1"))),
-        [
-            [TITLES[name], *quality_cells(found, kinds)]
-            for name, found in rules.items()
-        ],
-    )
-    if "new_frames" in rules["after"]:
-        cli.print_table(
-            "The same in frames that no training sentence has",
-            (
-                "",
-                *(f"{k} {m}" for k in kinds for m in ("accuracy", "macro-F1")),
-            ),
-            [
-                [TITLES[name], *quality_cells(found["new_frames"], kinds)]
-                for name, found in rules.items()
-            ],
-        )
+    frames = {
+        "held_out": f"{summary['sentences']} held-out sentences",
+        "frames": "The same in frames that no training sentence has",
+    }
+    for part, found in summary["rules"].items():
+        kinds = list(found["after"])
+        rows = []
+        for name, measured in found.items():
+            row: list[Any] = [TITLES[name]]
+            for kind in kinds:
+                cell = measured.get(kind)
+                row += (
+                    [
+                        "{:.3f} ± {:.3f}".format(*cell["accuracy"]),
+                        cell["macro_f1"],
+                    ]
+                    if cell
+                    else [None, None]
+                )
+            rows.append(row)
+        columns = [f"{k} {m}" for k in kinds for m in ("accuracy", "macro-F1")]
+        cli.print_table(frames[part], ("", *columns), rows)
     cli.print_table(
         f"Alert by sentiments of: {STREAM} items, the negative share jumps "
         f"from {SHARE} to {JUMPED_SHARE} after {JUMP}",
@@ -676,22 +633,6 @@ def print_result(summary: dict[str, Any]) -> None:
             for name, found in summary["alerts"].items()
         ],
     )
-
-
-def quality_cells(found: dict[str, Any], kinds: list[str]) -> list[Any]:
-    """Returns accuracy and macro-F1 of each kind that a rule knows."""
-    return [
-        cell
-        for kind in kinds
-        for cell in (
-            (
-                "{:.3f} ± {:.3f}".format(*found[kind]["accuracy"]),
-                found[kind]["macro_f1"],
-            )
-            if kind in found
-            else (None, None)
-        )
-    ]
 
 
 if __name__ == "__main__":

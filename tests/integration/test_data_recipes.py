@@ -206,13 +206,14 @@ def test_labels_are_read_as_they_are_written(load):
 
 def test_finance_news(tmp_path):
     found, printed = finished("finance_sentiment.py", tmp_path / "run")
-    rules = found["rules"]
+    assert set(found["rules"]) == {"held_out", "frames"}
+    rules = found["rules"]["held_out"]
     assert set(rules) >= {"majority", "naive_bayes", "before", "after"}
-    majority = rules["majority"]["sentiment"]["accuracy"][0]
-    assert majority < 0.45
-    assert rules["naive_bayes"]["topic"]["accuracy"][0] > 0.5
-    # What the policy writes has the form of labels.
+    assert rules["majority"]["sentiment"]["accuracy"][0] < 0.5
+    assert rules["naive_bayes"]["topic"]["accuracy"][0] > 0.6
+    # What the policy writes has the form of labels, and says something.
     assert rules["after"]["sentiment"]["accuracy"][0] > 0.2
+    assert rules["after"]["topic"]["accuracy"][0] > 0.35
     assert set(rules["after"]["topic"]["f1"]) == {
         "earnings",
         "markets",
@@ -244,8 +245,9 @@ def test_sentences_without_topics(load, tmp_path):
     seen = {s.text: s.labels for part in data for s in part}
     assert len(seen) == 20
     assert seen["a film of number 7"] == {"sentiment": "1"}
-    label = recipe.naive_bayes(data.labelled, words=False)
-    assert label(["any"]) in ([{"sentiment": "0"}], [{"sentiment": "1"}])
+    found = recipe.rules(data.labelled, ["any"])
+    assert set(found) == {"majority", "naive_bayes"}
+    assert found["majority"][0]["sentiment"] in ("0", "1")
     with pytest.raises(cli.UserError, match="leaves none to show"):
         recipe.load_data(dataclasses.replace(settings, labelled=1.0))
 
