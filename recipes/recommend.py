@@ -260,6 +260,10 @@ def evaluate(
         "ranker": reward.score(*map(list, zip(*pairs, strict=True))),
         "truth": [g for s in held_out for g in s["grades"]],
     }
+    if settings.model is None:
+        reader = tfrlhf.Policy.from_preset(run.models / "reader")
+        unlikely = reader.perplexity(*map(list, zip(*pairs, strict=True)))
+        flat["reader"] = -unlikely
     result: dict[str, Any] = {"held_out": len(held_out), "orders": {}}
     for name, scores in flat.items():
         result["orders"][name] = quality(held_out, np.asarray(scores, float))
@@ -454,7 +458,8 @@ def print_result(summary: Record) -> None:
         "shown": "the order of the shop",
         "popular": "clicks of an item before",
         "shared_words": "words shared with the profile",
-        "ranker": "learned from clicks",
+        "reader": "likelihood of a clicked item",
+        "ranker": "ranking loss on clicks",
         "truth": "the true order",
     }
     cli.print_table(
@@ -468,7 +473,10 @@ def print_result(summary: Record) -> None:
                     for metric in ("ndcg", "mrr")
                 ),
             ]
-            for name, found in summary["orders"].items()
+            for name, found in (
+                (name, summary["orders"].get(name)) for name in titles
+            )
+            if found
         ],
     )
 
