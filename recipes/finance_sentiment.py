@@ -119,8 +119,9 @@ def main(settings: Settings) -> None:
         settings = dataclasses.replace(
             settings,
             sentences=800,
-            read_epochs=3,
-            sft_epochs=2,
+            labelled=0.8,
+            read_epochs=5,
+            sft_epochs=4,
             iterations=3,
             batch_size=32,
             streams=50,
