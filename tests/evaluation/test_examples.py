@@ -3,7 +3,14 @@ import importlib
 
 import pytest
 
-MODULES = ["calibration", "diversity", "frontier", "ranking", "win_rate"]
+MODULES = [
+    "calibration",
+    "diversity",
+    "frontier",
+    "labels",
+    "ranking",
+    "win_rate",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -8,7 +8,7 @@ import pytest
 from tfrlhf.evaluation import ranking_quality
 
 
-def expected(scores, ranks):
+def expected(scores, ranks, k=None):
     """Both metrics of one row without equal scores."""
     present = [i for i, rank in enumerate(ranks) if rank >= 0]
     worst = max(ranks)
@@ -16,16 +16,17 @@ def expected(scores, ranks):
     def gain(order):
         return sum(
             (2 ** (worst - ranks[i]) - 1) / math.log2(1 + place)
-            for place, i in enumerate(order, start=1)
+            for place, i in enumerate(order[:k], start=1)
         )
 
     order = sorted(present, key=lambda i: -scores[i])
     best = sorted(present, key=lambda i: ranks[i])
     first = min(p for p, i in enumerate(order, 1) if ranks[i] == 0)
-    return gain(order) / gain(best), 1 / first
+    return gain(order) / gain(best), (1 / first) * (first <= (k or first))
 
 
-def test_agrees_with_the_loops():
+@pytest.mark.parametrize("k", [None, 1, 3])
+def test_agrees_with_the_loops(k):
     draw = np.random.default_rng(0)
     scores = draw.normal(size=[30, 5])
     ranks = np.stack([draw.permutation(5) for _ in range(30)])
@@ -33,12 +34,12 @@ def test_agrees_with_the_loops():
     ranks[5:20, 4] = -1
     scores[5:20, 4] = 100.0  # absent: it would be first
     rows = [
-        expected(s, r)
+        expected(s, r, k)
         for s, r in zip(scores.tolist(), ranks.tolist(), strict=True)
         if 0 in r
     ]
     kept = (ranks == 0).any(axis=1)
-    found = ranking_quality(scores[kept], ranks[kept])
+    found = ranking_quality(scores[kept], ranks[kept], k)
     ndcg, mrr = np.mean(rows, axis=0)
     assert found["ndcg"] == pytest.approx(ndcg, abs=1e-5)
     assert found["mrr"] == pytest.approx(mrr, abs=1e-5)
@@ -61,3 +62,5 @@ def test_wrong_input_is_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             ranking_quality(scores, ranks)
+    with pytest.raises(ValueError, match="`k` must be at least 1"):
+        ranking_quality([[1.0, 2.0]], [[0, 1]], k=0)

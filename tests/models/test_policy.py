@@ -15,6 +15,7 @@ from tests.models.tables import TableModel
 from tests.models.tables import successor_table
 from tfrlhf import Policy
 from tfrlhf import Sampler
+from tfrlhf import frozen_copy
 from tfrlhf.types import Prompts
 
 ROWS = [
@@ -306,6 +307,28 @@ def test_save_and_load_without_a_tokenizer(tmp_path):
     loaded = Policy.from_preset(str(tmp_path))
     assert loaded.tokenizer is None
     assert loaded.context_length == small.CONTEXT
+
+
+def test_save_and_load_a_plain_keras_model(tmp_path):
+    family = small.gpt2_policy(sharpness=6.0)
+    size = family.tokenizer.vocabulary_size
+    ids = keras.Input([None], dtype="int32", name="token_ids")
+    mask = keras.Input([None], dtype="int32", name="padding_mask")
+    hidden = keras.layers.Embedding(size, 8)(ids)
+    hidden = keras.layers.LSTM(8, return_sequences=True)(hidden, mask=mask > 0)
+    inputs = {"token_ids": ids, "padding_mask": mask}
+    model = keras.Model(inputs, keras.layers.Dense(size)(hidden))
+    policy = Policy(model, family.tokenizer, small.CONTEXT)
+    policy.save_to_preset(tmp_path / "lstm")
+    loaded = Policy.from_preset(tmp_path / "lstm")
+    batch = padded(ROWS)
+    np.testing.assert_array_equal(loaded(*batch), policy(*batch))
+    assert loaded.context_length == small.CONTEXT
+    text = "The park, 公园。"
+    assert loaded.tokenizer.encode(text) == policy.tokenizer.encode(text)
+    assert len(loaded.trainable_weights) == len(policy.trainable_weights)
+    # A copy for reference, too.
+    np.testing.assert_array_equal(frozen_copy(loaded)(*batch), policy(*batch))
 
 
 def test_a_hugging_face_directory(stories_directory):

@@ -11,6 +11,9 @@ from tfrlhf.evaluation.diversity import self_similarity
 from tfrlhf.evaluation.frontier import Curve
 from tfrlhf.evaluation.frontier import plot_frontier
 from tfrlhf.evaluation.frontier import score_at_kl
+from tfrlhf.evaluation.labels import LabelQuality
+from tfrlhf.evaluation.labels import label_quality
+from tfrlhf.evaluation.labels import naive_bayes
 from tfrlhf.evaluation.likelihood import sequence_kl
 from tfrlhf.evaluation.ranking import ranking_quality
 from tfrlhf.evaluation.win_rate import Estimate
@@ -25,12 +28,15 @@ __all__ = [
     "Curve",
     "Estimate",
     "Interval",
+    "LabelQuality",
     "accuracy",
     "bag_of_words_accuracy",
     "calibration",
     "compare",
     "distinct_n",
+    "label_quality",
     "longer_accuracy",
+    "naive_bayes",
     "plot_frontier",
     "ranking_quality",
     "score_at_kl",

@@ -4,7 +4,9 @@ import keras_rs
 import numpy as np
 
 
-def ranking_quality(scores: np.ndarray, ranks: np.ndarray) -> dict[str, float]:
+def ranking_quality(
+    scores: np.ndarray, ranks: np.ndarray, k: int | None = None
+) -> dict[str, float]:
     """Measures NDCG and the mean reciprocal rank, as keras-rs computes them.
 
     NDCG is the sum over the responses in the order of their scores of
@@ -18,12 +20,15 @@ def ranking_quality(scores: np.ndarray, ranks: np.ndarray) -> dict[str, float]:
     Args:
         scores: float [B, K].
         ranks: int [B, K], 0 = best, -1 = absent; as in `Preferences`.
+        k: only the first k places count, in the best order too (NDCG@k,
+            MRR@k); all if not given.
 
     Returns:
-        `ndcg` and `mrr`, means over rows, from above 0 to 1 (the best order).
+        `ndcg` and `mrr`, means over rows, from 0 to 1 (the best order).
 
     Raises:
-        ValueError: shapes that differ, or a row without any response.
+        ValueError: shapes that differ, a row without any response, or a k
+            below 1.
 
     Example:
         >>> found = ranking_quality([[0.1, 0.5, 0.3]], [[0, 1, 2]])
@@ -41,11 +46,13 @@ def ranking_quality(scores: np.ndarray, ranks: np.ndarray) -> dict[str, float]:
         raise ValueError(
             "Every row of `ranks` needs a response, one that is not -1."
         )
+    if k is not None and k < 1:
+        raise ValueError(f"`k` must be at least 1. Received: k={k}")
     relevance = ranks.max(axis=1, keepdims=True) - ranks
     found = {}
     for name, metric, labels in (
-        ("ndcg", keras_rs.metrics.NDCG(seed=0), relevance),
-        ("mrr", keras_rs.metrics.MeanReciprocalRank(seed=0), ranks == 0),
+        ("ndcg", keras_rs.metrics.NDCG(k=k, seed=0), relevance),
+        ("mrr", keras_rs.metrics.MeanReciprocalRank(k=k, seed=0), ranks == 0),
     ):
         labels = np.where(present, labels, 0).astype(np.float32)
         metric.update_state(

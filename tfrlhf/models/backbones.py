@@ -12,6 +12,9 @@ from typing import Any
 import keras
 import keras_hub
 
+# A model that is none of KerasHub's, in Keras' own format.
+MODEL_FILE = "model.keras"
+
 
 def clone_backbone(backbone: keras.Model) -> keras.Model:
     """Builds a second backbone with the same weights.
@@ -56,10 +59,17 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
 def write_preset(model: keras.Model, directory: pathlib.Path) -> None:
     """Writes a KerasHub task or backbone that KerasHub reads back.
 
+    Any other Keras model is written as `model.keras`.
+
     Args:
-        model: a `CausalLM` (its preprocessor is not written) or `Backbone`.
+        model: a `CausalLM` (its preprocessor is not written) or `Backbone`, or
+            a Keras model that `model.save` writes.
         directory: where to; made if it does not exist.
     """
+    kerashub = (keras_hub.models.Task, keras_hub.models.Backbone)
+    if not isinstance(model, kerashub):
+        model.save(directory / MODEL_FILE)
+        return
     model.save_to_preset(str(directory))
     is_task = isinstance(model, keras_hub.models.Task)
     missing = _missing_config(model.backbone if is_task else model)
@@ -74,6 +84,15 @@ def write_preset(model: keras.Model, directory: pathlib.Path) -> None:
         task = json.loads(task_path.read_text())
         task["config"]["backbone"]["config"].update(missing)
         task_path.write_text(json.dumps(task, indent=4))
+
+
+def read_causal_lm(directory: pathlib.Path) -> keras.Model:
+    """Reads what `write_preset` wrote of a language model."""
+    if (directory / MODEL_FILE).exists():
+        return keras.saving.load_model(directory / MODEL_FILE, compile=False)
+    return keras_hub.models.CausalLM.from_preset(
+        str(directory), preprocessor=None
+    )
 
 
 def _missing_config(backbone: keras.Model) -> dict[str, Any]:

@@ -99,11 +99,8 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
             return cls(loaded.model, tokenizer, loaded.context_length)
         if directory.is_dir():
             settings = read_settings(directory)
-            model = keras_hub.models.CausalLM.from_preset(
-                str(directory), preprocessor=None
-            )
             policy = cls(
-                model,
+                backbones.read_causal_lm(directory),
                 read_tokenizer(directory),
                 settings.get("context_length"),
             )
