@@ -1,5 +1,6 @@
-"""couplets_zh.py as a user starts it."""
+"""couplets_zh.py and translation.py, as a user starts them."""
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -140,3 +141,105 @@ def test_held_out_phrases_are_in_no_prompt_that_is_trained_on(couplets):
         assert couplets.FORM.fullmatch(pair["response"])
         assert pair["response"] != first
         assert pair["response"].split("，")[0] == first.split("，")[0]
+
+
+@pytest.fixture(scope="module")
+def translation():
+    return module("translation")
+
+
+def test_translation_learns_and_is_measured(tmp_path):
+    found, printed = tiny("translation.py", tmp_path / "run")
+    assert found["prompts"] == 40
+    assert found["steps"] == {"sft": 25, "longer": 8}
+    for name in ("sft", "longer", "rloo"):
+        for how in ("sampled", "greedy"):
+            part = found["measured"][name][how]
+            assert 0.0 <= part["bleu"] <= 100.0
+            # Corpus chrF and the mean over sentences are of one size.
+            assert part["chrf"] < 100.0
+            assert 0.0 <= part["metric"][1] < 0.1
+    assert found["measured"]["sft"]["sampled"]["gain"] == [0.0, 0.0]
+    another = found["measured"]["another"]["greedy"]
+    assert another["exact"][0] < 0.05
+    assert 2.0 < another["bleu"] < 50.0
+    assert "40 held-out sentences" in printed
+
+
+def test_translation_of_ones_own_sentences(translation, tmp_path):
+    records = [
+        {
+            "prompt": f"German: {count} Hunde\nEnglish: ",
+            "reference": several,
+        }
+        for count in range(20)
+        for several in (f"{count} dogs", [f"{count} hounds", "dogs"])
+    ]
+    lines = "\n".join(json.dumps(record) for record in records)
+    (tmp_path / "own.jsonl").write_text(lines, "utf-8")
+    settings = translation.Settings(data=tmp_path / "own.jsonl")
+    training, held_out = translation.load_data(settings)
+    # A prompt is on one side, with all its records.
+    assert (len(training), len(held_out)) == (32, 8)
+    assert not {r["prompt"] for r in training} & {r["prompt"] for r in held_out}
+    assert all(isinstance(r["reference"], list) for r in training + held_out)
+    other, _ = translation.load_data(dataclasses.replace(settings, seed=1))
+    assert other != training
+
+
+def test_translations_are_grammatical(translation):
+    grammar = translation.Grammar(0)
+    pairs = dict(grammar.sentence() for _ in range(2000))
+    assert len(pairs) > 1500
+    for english, chinese in pairs.items():
+        assert re.fullmatch(r"[A-Z][A-Za-z ]+\.", english)
+        assert re.fullmatch("[一-龥]+。", chinese)
+        assert "在在" not in chinese
+        # 了 is for what happened, and not after 没有.
+        happened = "did not" not in english and re.search(
+            "yesterday|last|this morning", english
+        )
+        assert ("了" in chinese) == bool(happened)
+        assert ("没有" in chinese) == ("did not" in english)
+        assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", english)
+
+
+def test_translation_measures(translation):
+    records = [
+        {"prompt": "a", "reference": ["我今天喝了一杯热茶。"]},
+        {"prompt": "b", "reference": ["他明天要读一本书。", "他要读书。"]},
+    ]
+    right = ["我今天喝了一杯热茶。", "他要读书。"]
+    found = translation.measure(records, [right])
+    assert found["bleu"] == pytest.approx(100.0)
+    assert found["chrf"] == pytest.approx(100.0)
+    assert found["metric"] == [1.0, 0.0]
+    assert found["exact"] == [1.0, 0.0]
+    half = translation.measure(records, [right, [right[0], "我"]])
+    assert half["exact"][0] == 0.75
+    assert half["chrf"] < 95.0
+    assert half["each"][0] == 1.0 > half["each"][1]
+    # Sentence means are those of the two metrics.
+    reward = translation.make_reward()
+    scores = reward([], ["我"], reference=["我们"])
+    parts = reward.parts
+    assert scores == [0.5 * parts["chrf"][0] + 0.5 * parts["bleu"][0]]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "record", "message"),
+    [
+        (
+            "translation",
+            {"prompt": "a", "reference": "b"},
+            "has 1 prompts: at least 4 are needed",
+        ),
+        ("translation", {"prompt": "a"}, "the field .reference. is missing"),
+    ],
+)
+def test_data_that_cannot_be(recipe, record, message, tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps(record), "utf-8")
+    loaded = module(recipe)
+    with pytest.raises(ValueError, match=message):
+        loaded.load_data(loaded.Settings(data=path))
