@@ -1,6 +1,7 @@
-"""couplets_zh.py and translation.py, as a user starts them."""
+"""couplets_zh.py, translation.py and arithmetic.py, as a user starts them."""
 
 import dataclasses
+import gzip
 import importlib.util
 import json
 import re
@@ -226,6 +227,61 @@ def test_translation_measures(translation):
     assert scores == [0.5 * parts["chrf"][0] + 0.5 * parts["bleu"][0]]
 
 
+@pytest.fixture(scope="module")
+def arithmetic():
+    return module("arithmetic")
+
+
+def test_arithmetic_learns_and_is_measured(tmp_path):
+    found, printed = tiny("arithmetic.py", tmp_path / "run")
+    losses = found["sft_losses"]
+    assert losses[-1] < losses[0] - 0.5
+    assert found["prompts"] == 40
+    assert found["measured"]["guess"]["greedy"][0] < 0.1
+    for name in ("sft", "grpo"):
+        part = found["measured"][name]
+        assert part["pass"][0] >= part["sampled"][0]
+    assert "40 held-out problems" in printed
+
+
+def test_arithmetic_on_records(tmp_path):
+    path = tmp_path / "problems.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        for n in range(20):
+            record = {"q": f"How many are {n} and 2?", "a": f"#### {n + 2}"}
+            file.write(json.dumps(record) + "\n")
+        # Too long for the model: left out, not an error.
+        file.write(json.dumps({"q": "Why " * 99, "a": "#### 1"}))
+    answer = (path, "--question", "q", "--answer", "a")
+    found, printed = tiny("arithmetic.py", tmp_path / "run", "--data", *answer)
+    assert found["training_problems"] + found["prompts"] in (20, 21)
+    assert found["prompts"] in (3, 4)
+    assert "How many are" in printed
+
+
+def test_arithmetic_problems(arithmetic):
+    from tfrlhf.rewards import NumericAnswer
+
+    training, held_out = arithmetic.load_data(arithmetic.Settings())
+    records = training + held_out
+    asked = []
+    for record in records:
+        a, b = map(int, re.findall(r"\d+", record["prompt"]))
+        plus = re.search(r"\+|gets|takes on", record["prompt"])
+        value = a + b if plus else a - b
+        asked.append((a, bool(plus), b))
+        assert NumericAnswer()([""], [record["answer"]], answer=[value]) == [1]
+        for left, right in re.findall(r"([\d+-]+)=(\d+)", record["answer"]):
+            x, sign, y = re.split(r"([+-])", left)
+            assert int(right) == int(x) + int(sign + y)
+    # The working ends in the answer.
+    assert not set(asked[: len(training)]) & set(asked[len(training) :])
+
+
+def test_arithmetic_does_not_shadow_the_standard_library():
+    assert not (ROOT / "recipes" / "math.py").exists()
+
+
 @pytest.mark.parametrize(
     ("recipe", "record", "message"),
     [
@@ -235,6 +291,16 @@ def test_translation_measures(translation):
             "has 1 prompts: at least 4 are needed",
         ),
         ("translation", {"prompt": "a"}, "the field .reference. is missing"),
+        (
+            "arithmetic",
+            {"question": "a", "answer": "1"},
+            "has 1 problems: at least 4 are needed",
+        ),
+        (
+            "arithmetic",
+            {"prompt": "a", "answer": "1"},
+            "the field .question. is missing",
+        ),
     ],
 )
 def test_data_that_cannot_be(recipe, record, message, tmp_path):
