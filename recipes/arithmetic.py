@@ -63,7 +63,7 @@ class Settings(cli.RunSettings):
     sft_epochs: int = 8
     """Over the worked answers; too few to get all of them right."""
     sft_learning_rate: float = 3e-3
-    prompts: int = 16
+    prompts: int = 32
     """Of an iteration."""
     responses: int = 8
     """Sampled for each prompt; also answers to each held-out problem."""
@@ -71,7 +71,7 @@ class Settings(cli.RunSettings):
     update_epochs: int = 2
     max_new_tokens: int = 32
     temperature: float = 1.0
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-4
     context_length: int = 160
     """Of the small GPT-2."""
 
