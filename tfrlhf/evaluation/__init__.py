@@ -16,6 +16,7 @@ from tfrlhf.evaluation.ranking import ranking_quality
 from tfrlhf.evaluation.win_rate import Estimate
 from tfrlhf.evaluation.win_rate import Interval
 from tfrlhf.evaluation.win_rate import accuracy
+from tfrlhf.evaluation.win_rate import mean
 from tfrlhf.evaluation.win_rate import wilson_interval
 from tfrlhf.evaluation.win_rate import win_rate
 
@@ -31,6 +32,7 @@ __all__ = [
     "compare",
     "distinct_n",
     "longer_accuracy",
+    "mean",
     "plot_frontier",
     "ranking_quality",
     "score_at_kl",
