@@ -302,3 +302,11 @@ def test_help_is_quick(recipe):
     }
     assert "tfrlhf" in imported
     assert not imported & {"tensorflow", "keras", "keras_hub", "numpy"}
+
+
+def test_a_table_shows_numbers_and_estimates(capsys):
+    rows = [("a", 0.5, [0.25, 0.125], None, 12, "[b]x")]
+    cli.print_table("Measured", list("abcdef"), rows)
+    printed = capsys.readouterr().out
+    cells = [cell.strip() for cell in printed.splitlines()[-2].split("│")]
+    assert cells[1:-1] == ["a", "0.500", "0.250 ± 0.125", "", "12", "[b]x"]

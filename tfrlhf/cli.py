@@ -321,20 +321,14 @@ def print_table(
     Args:
         title: above it.
         columns: titles, the first one left-aligned and often empty.
-        rows: a cell a column: text, a number, or None for nothing.
+        rows: a cell a column: text, a number, a list of a mean and its
+            standard error, or None for nothing.
     """
     table = rich.table.Table(title=title)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left")
     for row in rows:
-        table.add_row(
-            *(
-                f"{cell:.3f}"
-                if isinstance(cell, float)
-                else rich.markup.escape("" if cell is None else str(cell))
-                for cell in row
-            )
-        )
+        table.add_row(*map(_cell, row))
     console.print(table)
 
 
@@ -408,6 +402,14 @@ def _is_ours(error: BaseException) -> bool:
     source = pathlib.Path(trace.tb_frame.f_code.co_filename).resolve()
     home = pathlib.Path(__file__).resolve().parent
     return home in source.parents
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list):
+        return " ± ".join(f"{number:.3f}" for number in value)
+    return rich.markup.escape("" if value is None else str(value))
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:
