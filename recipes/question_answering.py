@@ -38,9 +38,9 @@ class Settings(cli.RunSettings):
     """Tokens of context, question and answer together."""
     max_new_tokens: int = 14
     """Of an answer."""
-    sft_epochs: int = 8
+    sft_epochs: int = 5
     sft_learning_rate: float = 2e-3
-    iterations: int = 40
+    iterations: int = 24
     """Rollouts of batch_size answers."""
     batch_size: int = 256
     group_size: int = 8

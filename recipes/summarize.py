@@ -12,9 +12,10 @@ policy, of which the one with more ROUGE-L is the better one: a stand-in for
 people, whose comparisons --preferences takes ({"prompt": text, "chosen",
 "rejected"}).
 
-The authored notices are sentences made of parts. A line of --data ends with
-text and title, between tabs. A text keeps its beginning, as much as --length
-leaves beside the title. Chinese is compared by characters.
+The authored notices are sentences made of parts; half of the titles to learn
+from say nothing, which comparisons cure the policy of. A line of --data ends
+with text and title, between tabs. A text keeps its beginning, as much as
+--length leaves beside the title. Chinese is compared by characters.
 """
 
 import csv
@@ -45,12 +46,12 @@ class Settings(cli.RunSettings):
     """Of a title."""
     vocabulary: int = 2048
     """Tokens of the small model."""
-    sft_epochs: int = 5
+    sft_epochs: int = 4
     sft_learning_rate: float = 2e-3
-    pairs: int = 1500
+    pairs: int = 1000
     """Comparisons to make."""
     reward_epochs: int = 2
-    iterations: int = 30
+    iterations: int = 20
     """Rollouts of batch_size titles."""
     batch_size: int = 64
     learning_rate: float = 2e-4
@@ -127,7 +128,10 @@ def fine_tune(
         tfrlhf.Policy.from_preset(settings.model)
         if settings.model
         else tfrlhf.small_policy(
-            [apart(f"{r['text']} {r['title']}") for r in train],
+            [
+                apart(" ".join([r["text"], r["title"], r.get("written", "")]))
+                for r in train
+            ],
             vocabulary_size=settings.vocabulary,
             layers=2,
             width=64 if settings.tiny else 128,
@@ -256,9 +260,9 @@ def people(settings: Settings, policy: Any) -> list[Record]:
     from tfrlhf import data
 
     return [
-        {**as_prompt(record["prompt"], "", policy, settings)}
-        | {key: record[key] for key in ("chosen", "rejected")}
-        for record in data.load(settings.preferences, kind="preferences")
+        as_prompt({"text": pair["prompt"], "title": ""}, policy, settings)
+        | {key: pair[key] for key in ("chosen", "rejected")}
+        for pair in data.load(settings.preferences, kind="preferences")
     ]
 
 
@@ -377,19 +381,20 @@ def as_prompts(
     records: list[Record], policy: Any, settings: Settings
 ) -> list[Record]:
     """Writes {"prompt", "response", "reference"} of texts with titles."""
-    return [as_prompt(r["text"], r["title"], policy, settings) for r in records]
+    return [as_prompt(record, policy, settings) for record in records]
 
 
-def as_prompt(text: str, title: str, policy: Any, settings: Settings) -> Record:
+def as_prompt(record: Record, policy: Any, settings: Settings) -> Record:
     """Frames the beginning of a text, as much as leaves room for the title.
 
     A title that is longer than what may be sampled is cut, too.
     """
     tokenizer = policy.need_tokenizer()
+    text, title = record["text"], record["title"]
     frame, space = FRAMES["zh" if is_chinese(text) else "en"]
     limit = min(settings.length, policy.context_length)
     limit -= settings.max_new_tokens
-    kept, response = text, space + title
+    kept, response = text, space + record.get("written", title)
     while len(tokenizer.encode(frame.format(kept))) > limit and kept:
         kept = kept[: len(kept) * 19 // 20]
     while len(tokenizer.encode(response)) >= settings.max_new_tokens:
@@ -498,7 +503,9 @@ def notice(order: random.Random, parts: dict[str, list[Any]]) -> Record:
         *details[place:],
     ]
     title = f"{who.capitalize()} in {town} {present} new {thing}"
-    return {"text": " ".join(body), "title": title}
+    vague = order.choice(parts["vague"]).format(day=day, town=town)
+    written = order.choice([title, vague])
+    return {"text": " ".join(body), "title": title, "written": written}
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def test_titles_are_compared_learnt_and_measured(tmp_path):
 def test_texts_keep_their_beginning():
     settings = summarize.Settings(length=50, max_new_tokens=12)
     record = summarize.as_prompt(
-        "abc " * 40, "A long title", Speller(), settings
+        {"text": "abc " * 40, "title": "A long title"}, Speller(), settings
     )
     assert record["prompt"].startswith("abc abc abc")
     assert record["prompt"].endswith("\nTitle:")
