@@ -72,7 +72,7 @@ def main(settings: Settings) -> None:
     """Teaches a language model to write titles that people prefer."""
     if settings.tiny:
         settings = dataclasses.replace(
-            settings, sft_epochs=2, pairs=48, iterations=2, batch_size=16
+            settings, sft_epochs=2, pairs=128, iterations=2, batch_size=16
         )
     run = cli.Run("summarize", settings)
 

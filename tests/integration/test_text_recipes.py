@@ -51,41 +51,31 @@ class Speller:
         return Spelling()
 
 
-def questions(path):
-    """A SQuAD file of ten long articles, English and Chinese."""
-    articles = []
-    for number in range(10):
-        chinese = number % 2
+def paragraph(article, number):
+    """A long context with one question, Chinese in every other article."""
+    if article % 2:
+        answer = f"{number}只猫"
+        question = "小明有什么？"
+        context = "很久以前，" * 30 + f"小明有{answer}。" + "后来下雨了。" * 30
+    else:
+        answer = f"{number} cats"
+        question = "What did Ben have?"
         context = (
-            "很久以前，" * 30 + f"小明有{number}只猫。" + "后来下雨了。" * 30
-            if chinese
-            else "Long ago it rained. " * 20
-            + f"Ben had {number} cats. "
+            "Long ago it rained. " * 20
+            + f"Ben had {answer}. "
             + "Later it was dry. " * 20
         )
-        question = "小明有什么？" if chinese else "What did Ben have?"
-        answer = f"{number}只猫" if chinese else f"{number} cats"
-        start_of_answer = context.index(answer)
-        articles.append(
-            {
-                "paragraphs": [
-                    {
-                        "context": context,
-                        "qas": [
-                            {
-                                "question": question,
-                                "answers": [
-                                    {
-                                        "text": answer,
-                                        "answer_start": start_of_answer,
-                                    }
-                                ],
-                            }
-                        ],
-                    }
-                ]
-            }
-        )
+    golds = [{"text": answer, "answer_start": context.index(answer)}]
+    asked = {"question": question, "answers": golds}
+    return {"context": context, "qas": [asked]}
+
+
+def questions(path):
+    """A SQuAD file of ten articles with eight questions each."""
+    articles = [
+        {"paragraphs": [paragraph(a, 10 * a + n) for n in range(8)]}
+        for a in range(10)
+    ]
     with gzip.open(path, "wt", encoding="utf-8") as file:
         json.dump({"data": articles}, file)
     return path
@@ -99,7 +89,7 @@ def test_questions_are_answered_and_measured(tmp_path):
         "--data",
         questions(tmp_path / "q.json.gz"),
     )
-    assert found["held_out"] == 2
+    assert found["held_out"] == 16
     # The sentence with the answer has other words, too.
     assert found["exact_sentence"][0] == 0.0
     assert 0.3 < found["f1_sentence"][0] < 0.9
@@ -122,13 +112,16 @@ def test_a_window_holds_the_answer_and_whole_words(tmp_path):
     records = question_answering.as_prompts(
         [q for article in articles for q in article], Speller(), settings
     )
-    assert len(records) == 10
+    assert len(records) == 80
     for record in records:
         assert record["answers"][0] in record["window"]
         assert len(record["prompt"]) <= 60 - 8
-        words = record["window"].split()
+        window, context = (
+            set(record[name].replace(".", " ").split())
+            for name in ("window", "context")
+        )
         if not question_answering.is_chinese(record["window"]):
-            assert set(words) <= set(record["context"].split())
+            assert window <= context
     # Its place in the window does not tell the answer.
     places = [r["window"].index(r["answers"][0]) for r in records]
     assert len(set(places)) > 3
@@ -156,7 +149,8 @@ def test_the_nearest_sentence():
 def test_titles_are_compared_learnt_and_measured(tmp_path):
     found = finished(tmp_path / "run", "summarize.py")
     assert found["held_out"] == 16
-    assert 20 < found["comparisons"] <= 48 and found["comparisons_made"]
+    # Most samples of such a model share no word with the reference.
+    assert 0 < found["comparisons"] < 128 and found["comparisons_made"]
     assert found["kl_before"] == pytest.approx(0.0, abs=1e-4)
     # The towns are in the lead, what happened is not.
     assert 0.0 < found["rouge1_lead"][0] < 0.5
