@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tfrlhf.evaluation import accuracy
+from tfrlhf.evaluation import mean
 from tfrlhf.evaluation import win_rate
 
 
@@ -55,3 +56,13 @@ def test_two_scores_for_each_of_two_prompts_are_needed(sides):
 def test_an_accuracy_needs_two_cases(right):
     with pytest.raises(ValueError, match=f"2 cases. Received: {len(right)}"):
         accuracy(right)
+
+
+def test_a_mean_of_scores_of_any_sign():
+    scores = np.random.default_rng(2).normal(-3.0, 2.0, [4000, 50])
+    values = [mean(row).value for row in scores]
+    errors = [mean(row).stderr for row in scores]
+    assert np.mean(values) == pytest.approx(-3.0, abs=0.02)
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.05)
+    with pytest.raises(ValueError, match="2 scores. Received: 1"):
+        mean([1.0])

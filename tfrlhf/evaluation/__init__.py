@@ -19,6 +19,7 @@ from tfrlhf.evaluation.ranking import ranking_quality
 from tfrlhf.evaluation.win_rate import Estimate
 from tfrlhf.evaluation.win_rate import Interval
 from tfrlhf.evaluation.win_rate import accuracy
+from tfrlhf.evaluation.win_rate import mean
 from tfrlhf.evaluation.win_rate import wilson_interval
 from tfrlhf.evaluation.win_rate import win_rate
 
@@ -36,6 +37,7 @@ __all__ = [
     "distinct_n",
     "label_quality",
     "longer_accuracy",
+    "mean",
     "naive_bayes",
     "plot_frontier",
     "ranking_quality",

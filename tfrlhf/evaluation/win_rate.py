@@ -83,6 +83,29 @@ def accuracy(right: Sequence[float] | np.ndarray) -> Estimate:
     return _estimate(np.asarray(right, float))
 
 
+def mean(scores: Sequence[float] | np.ndarray) -> Estimate:
+    """Estimates the mean of scores, one a prompt.
+
+    Args:
+        scores: at least two numbers.
+
+    Returns:
+        `Estimate`.
+
+    Raises:
+        ValueError: fewer than two scores.
+
+    Example:
+        >>> str(mean([0.0, 1.0, 2.0, 3.0]))
+        '1.500 ± 0.645'
+    """
+    if len(scores) < 2:
+        raise ValueError(
+            f"`mean` needs at least 2 scores. Received: {len(scores)}"
+        )
+    return _estimate(np.asarray(scores, float))
+
+
 def wilson_interval(
     right: Sequence[float] | np.ndarray, confidence: float = 0.95
 ) -> Interval:
