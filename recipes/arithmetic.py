@@ -244,7 +244,7 @@ def optimise(
 
     policy = tfrlhf.Policy.from_preset(run.models / "sft")
     grpo = tfrlhf.GRPO(policy, rewards.NumericAnswer())
-    # Without warm-up the first steps of Adam are noise.
+    # Adam's first steps have full size, however small the gradient.
     steps = settings.iterations * settings.update_epochs
     rate = cli.cosine(settings.learning_rate, steps)
     grpo.compile(

@@ -292,7 +292,7 @@ def optimise(
 
     policy = tfrlhf.Policy.from_preset(run.models / "sft")
     rloo = tfrlhf.RLOO(policy, make_reward())
-    # Without warm-up the first steps of Adam are noise.
+    # Adam's first steps have full size, however small the gradient.
     steps = settings.iterations * settings.update_epochs * 2
     rate = cli.cosine(settings.learning_rate, steps)
     rloo.compile(
