@@ -51,3 +51,11 @@ def test_sequence_kl_is_the_sum_over_the_response(policy):
 def test_sequence_kl_of_equal_policies_is_0(policy):
     received = evaluation.sequence_kl(policy, frozen_copy(policy), COMPLETIONS)
     np.testing.assert_allclose(received, np.zeros(3), rtol=0, atol=1e-6)
+
+
+def test_sequence_kl_is_compiled_once_for_two_policies():
+    policy, reference = (small.gpt2_policy(seed=s) for s in (1, 2))
+    for _ in range(3):
+        evaluation.sequence_kl(policy, reference, COMPLETIONS, 0.7)
+    for model in (policy, reference):
+        assert model._likelihood_function.experimental_get_tracing_count() == 1

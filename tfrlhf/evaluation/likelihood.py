@@ -30,19 +30,20 @@ def sequence_kl(
     Returns:
         float32 [B], in nats.
     """
-
-    @tf.function
-    def estimate(batch: Completions) -> tf.Tensor:
-        ids, mask = batch.token_ids, batch.padding_mask
-        return rollout.sequence_kl(
-            policy.log_probs(ids, mask, temperature),
-            reference.log_probs(ids, mask, temperature),
-            batch.response_mask,
+    parts = []
+    for start in range(0, len(completions.token_ids), batch_size):
+        batch = Completions(
+            *(x[start : start + batch_size] for x in completions)
         )
-
-    rows = len(completions.token_ids)
-    parts = [
-        estimate(Completions(*(x[i : i + batch_size] for x in completions)))
-        for i in range(0, rows, batch_size)
-    ]
+        log_probs, ref_log_probs = (
+            model.predict_log_probs(
+                tf.convert_to_tensor(batch.token_ids),
+                tf.convert_to_tensor(batch.padding_mask),
+                temperature,
+            )
+            for model in (policy, reference)
+        )
+        parts.append(
+            rollout.sequence_kl(log_probs, ref_log_probs, batch.response_mask)
+        )
     return np.concatenate([np.asarray(part) for part in parts])

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfrlhf import data
 from tfrlhf import ops
 from tfrlhf.models.compilation import resolve_jit
+from tfrlhf.types import Tensor
 
 
 class WithLikelihood:
@@ -41,6 +42,34 @@ class WithLikelihood:
             >>> policy.perplexity(["Once upon a"], [" time"])
             array([8.31])
         """
+        sequences = data.sequences(
+            prompts, responses, self.need_tokenizer(), self.context_length
+        )
+        losses = []
+        for batch in data.batches(sequences, batch_size):
+            log_probs = self.predict_log_probs(
+                batch.token_ids, batch.padding_mask
+            )
+            kept = ops.zero_outside(log_probs, batch.loss_mask)
+            count = tf.reduce_sum(batch.loss_mask, axis=-1)
+            losses.append(-tf.reduce_sum(kept, -1) / tf.cast(count, tf.float32))
+        return np.exp(np.concatenate(losses).astype(np.float64))
+
+    def predict_log_probs(
+        self, token_ids: Tensor, padding_mask: Tensor, temperature: float = 1.0
+    ) -> Tensor:
+        """Scores tokens as `log_probs` does, compiled once and kept.
+
+        For measuring; inside a compiled function call `log_probs`.
+
+        Args:
+            token_ids: int32 [B, S].
+            padding_mask: int32 [B, S], 1 on tokens.
+            temperature: that divides the logits.
+
+        Returns:
+            float32 [B, S].
+        """
         if self._likelihood_function is None:
             self._likelihood_function = tf.function(
                 self.log_probs,
@@ -48,18 +77,7 @@ class WithLikelihood:
                 autograph=False,
                 reduce_retracing=True,
             )
-        sequences = data.sequences(
-            prompts, responses, self.need_tokenizer(), self.context_length
-        )
-        losses = []
-        for batch in data.batches(sequences, batch_size):
-            log_probs = self._likelihood_function(
-                batch.token_ids, batch.padding_mask
-            )
-            kept = ops.zero_outside(log_probs, batch.loss_mask)
-            count = tf.reduce_sum(batch.loss_mask, axis=-1)
-            losses.append(-tf.reduce_sum(kept, -1) / tf.cast(count, tf.float32))
-        return np.exp(np.concatenate(losses).astype(np.float64))
+        return self._likelihood_function(token_ids, padding_mask, temperature)
 
     def forget_likelihood(self) -> None:
         """Forgets the compiled function: the layers have changed."""
