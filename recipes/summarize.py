@@ -135,7 +135,7 @@ def fine_tune(
             vocabulary_size=settings.vocabulary,
             layers=2,
             width=64 if settings.tiny else 128,
-            context_length=settings.length,
+            context_length=settings.length + spare(settings),
         )
     )
     records = as_prompts(train, policy, settings)
@@ -377,6 +377,15 @@ def sampler(settings: Settings) -> Any:
     )
 
 
+def spare(settings: Settings) -> int:
+    """Returns the tokens that a title may have more when it is read again.
+
+    A sample may end inside a character: that byte is one token, and the sign
+    that stands for it in text is three. The authored texts are ASCII.
+    """
+    return 2 * settings.max_new_tokens if settings.data else 0
+
+
 def as_prompts(
     records: list[Record], policy: Any, settings: Settings
 ) -> list[Record]:
@@ -392,7 +401,7 @@ def as_prompt(record: Record, policy: Any, settings: Settings) -> Record:
     tokenizer = policy.need_tokenizer()
     text, title = record["text"], record["title"]
     frame, space = FRAMES["zh" if is_chinese(text) else "en"]
-    limit = min(settings.length, policy.context_length)
+    limit = min(settings.length, policy.context_length - spare(settings))
     limit -= settings.max_new_tokens
     kept, response = text, space + record.get("written", title)
     while len(tokenizer.encode(frame.format(kept))) > limit and kept:
