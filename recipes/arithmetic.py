@@ -60,14 +60,14 @@ class Settings(cli.RunSettings):
     """Field of --data with the worked answer and its final number."""
     problems: int = 6000
     """That the grammar writes to train on, if there is no --data."""
-    sft_epochs: int = 8
+    sft_epochs: int = 16
     """Over the worked answers; too few to get all of them right."""
     sft_learning_rate: float = 3e-3
     prompts: int = 32
     """Of an iteration."""
     responses: int = 8
     """Sampled for each prompt; also answers to each held-out problem."""
-    iterations: int = 50
+    iterations: int = 40
     update_epochs: int = 2
     max_new_tokens: int = 32
     temperature: float = 1.0

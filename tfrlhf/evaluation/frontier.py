@@ -101,7 +101,7 @@ def plot_frontier(
         raise ImportError(
             "Plots need matplotlib: pip install tfrlhf[plots]."
         ) from error
-    canvas = figure.Figure(figsize=(9, 6))
+    canvas = figure.Figure(figsize=(10, 6))
     axes: Any = canvas.subplots()
     for index, (name, curves) in enumerate(runs.items()):
         for number, curve in enumerate(curves):
@@ -117,6 +117,6 @@ def plot_frontier(
     axes.set_xlabel("KL to the policy before training (nats)")
     axes.set_ylabel("score")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     canvas.tight_layout()
     canvas.savefig(path, dpi=110)
