@@ -68,6 +68,12 @@ def test_without_output_the_run_lies_in_runs(tmp_path, monkeypatch):
     )
 
 
+def test_a_path_to_read_from_is_there(directory, tmp_path):
+    cli.check_files(Settings(output=directory, data=tmp_path))
+    with pytest.raises(cli.UserError, match="--data .*lost.tsv does not exist"):
+        cli.check_files(Settings(data=tmp_path / "lost.tsv"))
+
+
 def test_foreign_files_are_left_alone(directory):
     directory.mkdir()
     (directory / "thesis.txt").write_text("years of work")

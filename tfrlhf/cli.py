@@ -215,6 +215,7 @@ def main(recipe: Callable[[Any], None], settings_class: type) -> None:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
+        check_files(settings)
         recipe(settings)
     except (ValueError, FileNotFoundError, ImportError) as error:
         # Data, reward, model and directory errors say what to do themselves.
@@ -223,6 +224,22 @@ def main(recipe: Callable[[Any], None], settings_class: type) -> None:
         console.print("Error:", style="red", end=" ")
         console.print(str(error), soft_wrap=True, markup=False)
         sys.exit(2)
+
+
+def check_files(settings: RunSettings) -> None:
+    """Refuses paths to read from that are not there, before anything starts.
+
+    Args:
+        settings: whose paths, but for `output`, are inputs.
+
+    Raises:
+        UserError: names the option and the path.
+    """
+    for name, value in vars(settings).items():
+        is_input = isinstance(value, pathlib.Path) and name != "output"
+        if is_input and not value.exists():
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option} {value} does not exist: check the path.")
 
 
 def make_strategy(name: str) -> Any:

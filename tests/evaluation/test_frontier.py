@@ -33,6 +33,12 @@ def test_no_number_where_one_run_does_not_come_that_far():
     assert score_at_kl([Curve([2], [1]), Curve([1], [1])], 1.5) is None
 
 
+@pytest.mark.parametrize("curves", [[], [Curve([], [])]])
+def test_nothing_to_read(curves):
+    with pytest.raises(ValueError, match="at least one curve"):
+        score_at_kl(curves, 1.0)
+
+
 def test_error_is_that_of_the_mean_over_runs():
     ends = [1.0, 2.0, 6.0]
     found = score_at_kl([Curve([0, 1], [0, e]) for e in ends], 1.0, width=1)

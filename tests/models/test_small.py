@@ -35,3 +35,8 @@ def test_it_wants_texts_or_a_tokenizer(both):
     given = {"texts": TEXTS, "tokenizer": small.tokenizer()} if both else {}
     with pytest.raises(ValueError, match="one of them"):
         tfrlhf.small_policy(**given)
+
+
+def test_it_takes_no_single_string():
+    with pytest.raises(ValueError, match="not a string"):
+        tfrlhf.small_policy("The sky is blue.")

@@ -61,11 +61,16 @@ def score_at_kl(
         Mean and standard error over the curves (0 for one curve); None where
         not every curve comes that far.
 
+    Raises:
+        ValueError: there is no curve, or an empty one.
+
     Example:
         >>> runs = [Curve([0, 2], [0, 4]), Curve([0, 1], [0, 4])]
         >>> score_at_kl(runs, 1.0, width=1)
         Estimate(value=3.0, stderr=1.0)
     """
+    if not curves or not all(curve.kl for curve in curves):
+        raise ValueError("`score_at_kl` needs at least one curve, none empty.")
     found = []
     for curve in curves:
         kls, scores = curve.smooth(width)

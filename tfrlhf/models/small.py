@@ -34,7 +34,7 @@ def small_policy(
         The policy, with its tokenizer.
 
     Raises:
-        ValueError: texts and a tokenizer, or neither.
+        ValueError: texts and a tokenizer, or neither; a single string.
 
     Example:
         >>> examples = [{"prompt": "What is 1 + 1? ", "response": "2"}]
@@ -47,7 +47,7 @@ def small_policy(
         )
     if tokenizer is None:
         assert texts is not None
-        tokenizer = Tokenizer.train(list(texts), vocabulary_size)
+        tokenizer = Tokenizer.train(texts, vocabulary_size)
     backbone = keras_hub.models.GPT2Backbone(
         # A multiple of 64 is quicker to multiply with.
         vocabulary_size=-(-tokenizer.vocabulary_size // 64) * 64,
