@@ -205,7 +205,7 @@ GOOD = '{"prompt": "Once upon a time"}\n' * 3
         (GOOD + '{"prompt": "%s"}\n' % ("Lily. " * 400), "prompts.jsonl:4"),
         ("", "prompts.jsonl is empty"),
         ('{"prompt": "Once"}\n', "at least 2"),
-        (None, "prompts.jsonl is not a file"),
+        (None, "prompts.jsonl does not exist"),
     ],
     ids=["json", "field", "empty", "long", "no lines", "one line", "no file"],
 )
@@ -228,7 +228,7 @@ def test_bad_prompts(fails, tmp_path, stories_directory, content, message):
             '{"prompt": "Lily", "chosen": " ran.", "rejected": " ran."}\n',
             "pairs.jsonl:30",
         ),
-        (None, "pairs.jsonl is not a file"),
+        (None, "pairs.jsonl does not exist"),
     ],
     ids=["field", "equal", "no file"],
 )
@@ -251,10 +251,11 @@ def test_bad_preferences(fails, tmp_path, stories_directory, content, message):
     [
         (["--reward", "no_such_module:f"], "'no_such_module' cannot be"),
         (["--reward", "tfrlhf.rewards:f"], "has no function 'f'"),
+        (["--prompts", "p.jsonl"], "--prompts p.jsonl does not exist"),
         (["--gold", "courtesy"], "--gold must be `module:function`"),
         (["--model", "some_model"], "--model and --prompts go together"),
-        (["--prompts", "p.jsonl"], "--model and --prompts go together"),
-        (["--preferences", "p.jsonl"], "need --model and --prompts"),
+        (["--prompts", __file__], "--model and --prompts go together"),
+        (["--preferences", __file__], "need --model and --prompts"),
         (["--strategy", "many"], "--strategy must be none, mirrored"),
     ],
 )
