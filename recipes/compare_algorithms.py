@@ -6,8 +6,9 @@
 Fine-tunes a small model on the embedded task once, then lets every algorithm
 raise the same reward with several seeds. Along a run reward and KL both grow:
 the table reads the reward where the KL first reaches each of a few values.
-DPO learns from pairs of the start's own samples, as many as the others draw,
-that the same reward has ranked; best of n is searched, not trained.
+DPO and its kin learn from pairs of the start's own samples, as many as the
+others draw, that the same reward has ranked; best of n is searched, not
+trained.
 """
 
 import dataclasses
@@ -27,9 +28,9 @@ ALGORITHMS = (
     "GSPO",
     "RWR",
     "AWR",
-    "DPO",
     "Online DPO",
 )
+PAIRWISE = ("DPO", "cDPO", "robust DPO", "IPO", "SimPO", "ORPO", "KTO")
 
 
 @dataclasses.dataclass
@@ -38,7 +39,7 @@ class Settings(cli.RunSettings):
 
     model: str | None = None
     """Policy to start from; a small GPT-2 fine-tuned here if not given."""
-    algorithms: str = ",".join(ALGORITHMS)
+    algorithms: str = ",".join((*ALGORITHMS, *PAIRWISE))
     """Some of them, with commas."""
     seeds: int = 3
     iterations: int = 40
@@ -59,11 +60,12 @@ def main(settings: Settings) -> None:
             settings, seeds=2, iterations=3, batch_size=16, kl_grid="0.01,0.1"
         )
     names = [name.strip() for name in settings.algorithms.split(",")]
-    unknown = [name for name in names if name not in ALGORITHMS]
+    known = (*ALGORITHMS, *PAIRWISE)
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise cli.UserError(
             f"--algorithms has no {unknown[0]!r}: choose from "
-            f"{', '.join(ALGORITHMS)}."
+            f"{', '.join(known)}."
         )
     run = cli.Run("compare_algorithms", settings)
 
@@ -92,7 +94,7 @@ def main(settings: Settings) -> None:
                     f"{name}-{seed}",
                     f"{name}, seed {seed}",
                     lambda n=name, s=seed: (
-                        learn_pairs if n == "DPO" else optimise
+                        learn_pairs if n in PAIRWISE else optimise
                     )(run, settings, n, s),
                 )
             curves.setdefault(name, []).append(evaluation.Curve(**result))
@@ -184,23 +186,45 @@ def make_trainer(
             2e-4,
             {"advantage": tfrlhf.AdvantageWeighted(0.5)},
         ),
-        "DPO": (tfrlhf.DPO, 1e-4, {}),
-        "Online DPO": (tfrlhf.OnlineDPO, 2e-4, {}),
+        "Online DPO": (tfrlhf.OnlineDPO, 1e-4, {}),
     }
     kind, rate, given = choices[name]
     trainer: Any
     if name == "PPO":
         value = tfrlhf.ValueModel.from_policy(policy)
         trainer = tfrlhf.PPO(policy, reward, value)
-    elif name == "DPO":
-        trainer = tfrlhf.DPO(policy)
     else:
         trainer = kind(policy, reward)
-    if name != "DPO":
-        given = {"sampler": sampler(settings)} | given
-    if "DPO" not in name:
+    if name != "Online DPO":
         given = {"kl": tfrlhf.FixedKL(settings.kl_weight)} | given
-    trainer.compile(keras.optimizers.Adam(rate, epsilon=1e-5), **given)
+    trainer.compile(
+        keras.optimizers.Adam(rate, epsilon=1e-5),
+        sampler=sampler(settings),
+        **given,
+    )
+    return trainer
+
+
+def make_pair_trainer(name: str, policy: Any) -> Any:
+    """Returns a compiled trainer for pairs, or for ratings if it is KTO."""
+    import keras
+
+    import tfrlhf
+
+    losses = tfrlhf.losses
+    trainer = tfrlhf.DPO(policy)
+    trainer.compile(
+        keras.optimizers.Adam(1e-4, epsilon=1e-5),
+        {
+            "DPO": losses.DPOLoss(),
+            "cDPO": losses.DPOLoss(label_smoothing=0.1),
+            "robust DPO": losses.RobustDPOLoss(),
+            "IPO": losses.IPOLoss(),
+            "SimPO": losses.SimPOLoss(),
+            "ORPO": losses.ORPOLoss(),
+            "KTO": losses.KTOLoss(),
+        }[name],
+    )
     return trainer
 
 
@@ -310,7 +334,7 @@ def optimise(
 def learn_pairs(
     run: cli.Run, settings: Settings, name: str, seed: int
 ) -> dict[str, Any]:
-    """Runs DPO on ranked samples of the start; measures as it goes."""
+    """Runs DPO or its kin on ranked samples; measures as it goes."""
     import keras
     import numpy as np
 
@@ -340,9 +364,17 @@ def learn_pairs(
         )
         if scores[0] != scores[1]
     ]
-    trainer = make_trainer(name, policy, None, settings)
+    records: list[dict[str, Any]] = pairs
+    if name == "KTO":
+        records = [
+            {"prompt": pair["prompt"], "response": pair[side], "rating": rating}
+            for pair in pairs
+            for side, rating in (("chosen", 1), ("rejected", 0))
+        ]
+    trainer = make_pair_trainer(name, policy)
     curve: dict[str, list[float]] = {"kl": [], "scores": []}
-    batches = -(-len(pairs) // 32)
+    batch_size = 32 * len(records) // len(pairs)
+    batches = -(-len(records) // batch_size)
     probes = some_prompts(settings, seed, 128)
 
     def measure(batch: int, logs: dict[str, float]) -> None:
@@ -362,8 +394,8 @@ def learn_pairs(
         trainer.stop_training = far_enough(curve, settings)
 
     trainer.fit(
-        pairs,
-        batch_size=32,
+        records,
+        batch_size=batch_size,
         epochs=3,
         seed=seed,
         callbacks=[
