@@ -16,6 +16,7 @@ from tfrlhf.models import adapters
 from tfrlhf.models import backbones
 from tfrlhf.models import transformers_bridge
 from tfrlhf.models.adapters import Adapter
+from tfrlhf.models.decoding import PLAIN_HEADS
 from tfrlhf.models.decoding import decode
 from tfrlhf.models.likelihood import WithLikelihood
 from tfrlhf.models.preset_files import read_settings
@@ -33,15 +34,6 @@ from tfrlhf.types import Tensor
 
 # The context of a model that does not say how long a sequence may be.
 UNLIMITED = 2**30
-# Families whose logits are the token embedding, reversed, and nothing else.
-PLAIN_HEADS = (
-    keras_hub.models.GPT2CausalLM,
-    keras_hub.models.LlamaCausalLM,
-    keras_hub.models.MistralCausalLM,
-    keras_hub.models.QwenCausalLM,
-    keras_hub.models.Qwen3CausalLM,
-    keras_hub.models.SmolLM3CausalLM,
-)
 
 
 class Policy(WithTrunk, WithLikelihood, keras.Model):
