@@ -105,16 +105,31 @@ def test_log_probs_do_not_depend_on_padding_or_batch(policy):
     np.testing.assert_allclose(together[1, : len(row)], alone, atol=1e-5)
 
 
-def test_logits_and_hidden_are_one_pass_of_the_model(policy):
+def test_statistics_of_some_tokens_are_those_of_all(policy):
     batch = padded(ROWS)
-    logits, hidden = policy.logits_and_hidden(*batch)
+    where = np.array(batch.padding_mask)
+    where[0, :2] = where[1] = 0
+    everywhere = policy.token_statistics(*batch, temperature=0.7)
+    some = policy.token_statistics(*batch, temperature=0.7, where=where)
+    where[:, 0] = 0
+    assert where.any()
+    for received, expected in zip(some, everywhere, strict=True):
+        np.testing.assert_allclose(
+            received.numpy()[where > 0], expected.numpy()[where > 0], atol=1e-5
+        )
+        assert not received.numpy()[where == 0].any()
+
+
+def test_hidden_states_are_what_the_head_takes(policy):
+    batch = padded(ROWS)
+    hidden = policy.hidden_states(*batch)
+    logits = policy.model.backbone.token_embedding(hidden, reverse=True)
     np.testing.assert_allclose(logits, policy(*batch), rtol=0, atol=1e-5)
-    assert hidden.shape == (*batch.token_ids.shape, 32)
 
 
-def test_logits_and_hidden_need_a_known_head(speaker):
+def test_hidden_states_need_a_known_head(speaker):
     with pytest.raises(ValueError, match="TableModel.*share_trunk=False"):
-        speaker.logits_and_hidden(*padded(ROWS))
+        speaker.hidden_states(*padded(ROWS))
 
 
 # What it samples.

@@ -137,7 +137,8 @@ def test_an_adapter_and_a_shared_trunk(loaded):
     assert np.abs(adapted - logits).max() > 1e-3
     if isinstance(copy.model, PLAIN_HEADS):
         ids, mask = cases.sequences()
-        shared, _ = copy.logits_and_hidden(ids, mask)
+        hidden = copy.hidden_states(ids, mask)
+        shared = copy.model.backbone.token_embedding(hidden, reverse=True)
         real = mask > 0
         np.testing.assert_allclose(
             np.asarray(shared)[real], np.asarray(copy.call(ids, mask))[real]

@@ -64,7 +64,7 @@ def test_a_shared_trunk_is_the_policys_own():
     assert value.shares_trunk
     assert value.backbone is policy.model.backbone
     value.head.kernel.assign(np.ones([32, 1]) / 32)
-    _, hidden = policy.logits_and_hidden(TOKEN_IDS, PADDING_MASK)
+    hidden = policy.hidden_states(TOKEN_IDS, PADDING_MASK)
     np.testing.assert_allclose(
         value.from_hidden(hidden),
         value(TOKEN_IDS, PADDING_MASK),

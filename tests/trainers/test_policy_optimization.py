@@ -292,7 +292,7 @@ def test_a_shared_trunk_is_trained_once_for_both_heads(eagerly):
     assert np.abs(np.asarray(value.head.kernel)).max() > 0.0
     ids = ppo.last_iteration.rollout.token_ids
     mask = ppo.last_iteration.rollout.padding_mask
-    _, hidden = policy.logits_and_hidden(ids, mask)
+    hidden = policy.hidden_states(ids, mask)
     np.testing.assert_allclose(
         value.from_hidden(hidden), value.call(ids, mask), atol=1e-6
     )

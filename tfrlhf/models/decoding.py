@@ -12,6 +12,7 @@ import keras
 import keras_hub
 import tensorflow as tf
 
+from tfrlhf.models.output_head import head_kernel
 from tfrlhf.models.sampler import sample_tokens
 from tfrlhf.models.unstacked import from_nest
 from tfrlhf.models.unstacked import to_nest
@@ -19,16 +20,6 @@ from tfrlhf.models.unstacked import unstacked
 from tfrlhf.types import Completions
 from tfrlhf.types import Prompts
 from tfrlhf.types import Tensor
-
-# Families whose logits are their embedding, turned, and nothing else.
-PLAIN_HEADS = (
-    keras_hub.models.GPT2CausalLM,
-    keras_hub.models.LlamaCausalLM,
-    keras_hub.models.MistralCausalLM,
-    keras_hub.models.QwenCausalLM,
-    keras_hub.models.Qwen3CausalLM,
-    keras_hub.models.SmolLM3CausalLM,
-)
 
 
 def decode(
@@ -122,27 +113,14 @@ def head_of(model: keras.Model) -> Callable[[Tensor], Tensor] | None:
     Returns:
         The function; None where the model's own head does as well.
     """
-    embedding = getattr(
-        getattr(model, "backbone", None), "token_embedding", None
-    )
-    if (
-        not isinstance(embedding, keras_hub.layers.ReversibleEmbedding)
-        or not isinstance(model, PLAIN_HEADS)
-        or embedding.quantization_mode is not None
-        or getattr(embedding, "lora_enabled", False)
-    ):
+    rows = head_kernel(model)
+    if rows is None:
         return None
-    kernel = (
-        tf.transpose(embedding.embeddings)
-        if embedding.tie_weights
-        else tf.convert_to_tensor(embedding.reverse_embeddings)
-    )
-    dtype = embedding.reverse_dtype or embedding.compute_dtype
-    size = kernel.shape[1]
-    kernel = tf.pad(tf.cast(kernel, dtype), [[0, 0], [0, -size % 64]])
+    size = rows.shape[0]
+    kernel = tf.pad(tf.transpose(rows), [[0, 0], [0, -size % 64]])
 
     def head(hidden: Tensor) -> Tensor:
-        return tf.matmul(tf.cast(hidden, dtype), kernel)[:, :size]
+        return tf.matmul(tf.cast(hidden, kernel.dtype), kernel)[:, :size]
 
     return head
 

@@ -16,9 +16,10 @@ from tfrlhf.models import adapters
 from tfrlhf.models import backbones
 from tfrlhf.models import transformers_bridge
 from tfrlhf.models.adapters import Adapter
-from tfrlhf.models.decoding import PLAIN_HEADS
 from tfrlhf.models.decoding import decode
 from tfrlhf.models.likelihood import WithLikelihood
+from tfrlhf.models.output_head import PLAIN_HEADS
+from tfrlhf.models.output_head import head_statistics
 from tfrlhf.models.preset_files import read_settings
 from tfrlhf.models.preset_files import read_tokenizer
 from tfrlhf.models.preset_files import write_settings
@@ -129,17 +130,18 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
         with adapters.active(self.adapter):
             return self.model(inputs, training=training)
 
-    def logits_and_hidden(
-        self, token_ids: Tensor, padding_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Runs the trunk once, for a value head that shares it.
+    def hidden_states(
+        self, token_ids: Tensor, padding_mask: Tensor, training: bool = False
+    ) -> Tensor:
+        """Runs the trunk alone, for heads that share it.
 
         Args:
             token_ids: int32 [B, S].
             padding_mask: int32 [B, S].
+            training: whether dropout is on.
 
         Returns:
-            logits [B, S, V] and the hidden states [B, S, H] below them.
+            What the head takes, [B, S, H].
 
         Raises:
             ValueError: the model's head is more than its embedding, turned.
@@ -151,15 +153,14 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
             )
         inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
         with adapters.active(self.adapter):
-            hidden = self.model.backbone(inputs, training=False)
-        embedding = self.model.backbone.token_embedding
-        return embedding(hidden, reverse=True), hidden
+            return self.model.backbone(inputs, training=training)
 
     def log_probs(
         self,
         token_ids: Tensor,
         padding_mask: Tensor,
         temperature: float = 1.0,
+        where: Tensor | None = None,
     ) -> Tensor:
         """Scores every token given the ones before it, in one pass.
 
@@ -167,13 +168,14 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
             token_ids: int32 [B, S].
             padding_mask: int32 [B, S].
             temperature: divides the logits, as the sampler does.
+            where: see `token_statistics`.
 
         Returns:
             float32 [B, S]; index t speaks about `token_ids[:, t]`, column 0
             is 0.
         """
         return self.token_statistics(
-            token_ids, padding_mask, temperature
+            token_ids, padding_mask, temperature, where=where
         ).log_probs
 
     def token_statistics(
@@ -182,6 +184,8 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
         padding_mask: Tensor,
         temperature: float = 1.0,
         training: bool = False,
+        where: Tensor | None = None,
+        entropy_has_gradient: bool = False,
     ) -> TokenStatistics:
         """Describes the distribution every token was drawn from, in one pass.
 
@@ -190,12 +194,30 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
             padding_mask: int32 [B, S].
             temperature: divides the logits, as the sampler does.
             training: whether dropout is on.
+            where: int32 [B, S], 1 on the tokens to speak about, which saves
+                the others' logits where the head allows it; None for all.
+                What is said of the others has no meaning. Not for XLA.
+            entropy_has_gradient: whether something learns from the entropy;
+                if not, it keeps less memory.
 
         Returns:
             `TokenStatistics`, aligned, column 0 is 0.
         """
-        logits = self.call(token_ids, padding_mask, training)
-        return token_statistics(logits, token_ids, temperature)
+        if isinstance(self.model, PLAIN_HEADS):
+            return head_statistics(
+                self.model,
+                self.hidden_states(token_ids, padding_mask, training),
+                token_ids,
+                temperature,
+                where,
+                entropy_has_gradient,
+            )
+        return token_statistics(
+            self.call(token_ids, padding_mask, training),
+            token_ids,
+            temperature,
+            entropy_has_gradient,
+        )
 
     def generate(
         self,

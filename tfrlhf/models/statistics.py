@@ -14,7 +14,7 @@ class TokenStatistics(NamedTuple):
     Attributes:
         log_probs: float32 [B, S].
         entropy: float32 [B, S], of the distribution the token came from.
-        most_likely: bool [B, S], whether the token was its mode.
+        most_likely: bool [B, S], whether no other token was likelier.
     """
 
     log_probs: Tensor
@@ -41,17 +41,28 @@ def token_statistics(
         `TokenStatistics`, column 0 is 0.
     """
     logits, predicted = logits[:, :-1], token_ids[:, 1:]
-    best = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    chosen = tf.gather(logits, predicted, batch_dims=2)
     if entropy_has_gradient:
         entropy = ops.entropy(logits, temperature)
     else:
         entropy = _entropy_by_row(tf.stop_gradient(logits), temperature)
-    aligned = (
+    return aligned(
         ops.token_log_probs(logits, predicted, temperature),
         entropy,
-        best == predicted,
+        chosen >= tf.reduce_max(logits, axis=-1),
     )
-    return TokenStatistics(*(tf.pad(x, [[0, 0], [1, 0]]) for x in aligned))
+
+
+def aligned(*found: Tensor) -> TokenStatistics:
+    """Puts what was found of the tokens but the first where they are.
+
+    Args:
+        *found: the fields of `TokenStatistics`, [B, S - 1] each.
+
+    Returns:
+        `TokenStatistics` of S columns.
+    """
+    return TokenStatistics(*(tf.pad(x, [[0, 0], [1, 0]]) for x in found))
 
 
 def _entropy_by_row(logits: Tensor, temperature: float) -> Tensor:

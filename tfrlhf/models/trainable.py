@@ -320,6 +320,17 @@ class TrainableModel(keras.Model):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         optimizer.apply([g / replicas for g in gradients], variables)
 
+    def positions(self, mask: Tensor) -> Tensor | None:
+        """Returns where logits are needed, for `Policy.token_statistics`.
+
+        Args:
+            mask: int32 [B, S].
+
+        Returns:
+            The mask; None for XLA, whose shapes cannot depend on it.
+        """
+        return None if self.xla else mask
+
     def _compiled(self, function: Any) -> Any:
         if self.run_eagerly:
             return function

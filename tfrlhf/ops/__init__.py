@@ -6,6 +6,7 @@ Each works eagerly, in `tf.function` and under `jit_compile=True`.
 from tfrlhf.ops.advantages import discounted_returns
 from tfrlhf.ops.advantages import gae
 from tfrlhf.ops.distribute import global_sum
+from tfrlhf.ops.fused_statistics import fused_token_statistics
 from tfrlhf.ops.groups import group_relative
 from tfrlhf.ops.groups import leave_one_out
 from tfrlhf.ops.kl import kl_estimate
@@ -22,6 +23,7 @@ from tfrlhf.ops.sequences import truncate_at_stop
 __all__ = [
     "discounted_returns",
     "entropy",
+    "fused_token_statistics",
     "gae",
     "global_sum",
     "group_relative",

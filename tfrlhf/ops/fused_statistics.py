@@ -86,8 +86,7 @@ def fused_token_statistics(
 
         _, later = rest.loop(look, (), [x[first:] for x in given], here)
         log_probs, entropy, log_total, best = (
-            tf.concat(parts, axis=0)
-            for parts in zip(here, later, strict=True)
+            tf.concat(parts, axis=0) for parts in zip(here, later, strict=True)
         )
 
         def gradient(*upstream: Tensor) -> tuple[Tensor, Tensor]:

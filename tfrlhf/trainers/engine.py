@@ -12,6 +12,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfrlhf import data
+from tfrlhf import ops
 from tfrlhf.models.policy import Policy
 from tfrlhf.models.reference import frozen_copy
 from tfrlhf.models.sampler import Sampler
@@ -88,7 +89,6 @@ class RolloutEngine(ScoringEngine):
         """
         self.sampler = sampler
         self.jit_rollout = jit_compile is not False
-        temperature = self.sampler.temperature
 
         def rollout(
             token_ids: Tensor, padding_mask: Tensor, draws: Tensor
@@ -105,20 +105,23 @@ class RolloutEngine(ScoringEngine):
 
             return Completions(*map(grouped, found))
 
-        def collect(token_ids: Tensor, padding_mask: Tensor) -> Any:
+        def collect(
+            token_ids: Tensor, padding_mask: Tensor, response_mask: Tensor
+        ) -> Any:
             values = (
                 tf.zeros_like(token_ids, tf.float32)
                 if self.value is None
                 else self.value.call(token_ids, padding_mask)
             )
+            rows = token_ids, padding_mask, response_mask
             return (
-                self.policy.log_probs(token_ids, padding_mask, temperature),
-                self.reference.log_probs(token_ids, padding_mask, temperature),
+                log_probs(*rows),
+                self._response_log_probs(self.reference, *rows),
                 values,
             )
 
-        def log_probs(token_ids: Tensor, padding_mask: Tensor) -> Tensor:
-            return self.policy.log_probs(token_ids, padding_mask, temperature)
+        def log_probs(*rows: Tensor) -> Tensor:
+            return self._response_log_probs(self.policy, *rows)
 
         self._log_probs_function = self._compiled(log_probs)
         # The loop of many small steps gains from XLA on every device.
@@ -189,7 +192,10 @@ class RolloutEngine(ScoringEngine):
             `Rollout`.
         """
         log_probs, ref_log_probs, values = self.look(
-            completions.token_ids, completions.padding_mask, batch_size
+            completions.token_ids,
+            completions.padding_mask,
+            completions.response_mask,
+            batch_size,
         )
         return Rollout(
             *completions,
@@ -205,29 +211,51 @@ class RolloutEngine(ScoringEngine):
         )
 
     def look(
-        self, token_ids: Tensor, padding_mask: Tensor, batch_size: int = 1
+        self,
+        token_ids: Tensor,
+        padding_mask: Tensor,
+        response_mask: Tensor,
+        batch_size: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Runs policy, reference and value model over sequences.
 
         Args:
             token_ids: int32 [B, S].
             padding_mask: int32 [B, S].
+            response_mask: int32 [B, S].
             batch_size: what a short batch is padded to.
 
         Returns:
-            Log-probabilities of policy and reference, and the values, 0
-            without a value model; float32 [B, S], aligned.
+            Log-probabilities of policy and reference, 0 outside responses,
+            and the values, 0 without a value model; float32 [B, S], aligned.
         """
         return replicas.on_replicas(
             self.distribute_strategy,
             self._collect_function,
-            (token_ids, padding_mask),
+            (token_ids, padding_mask, response_mask),
             batch_size,
         )
 
+    def _response_log_probs(
+        self,
+        policy: Policy,
+        token_ids: Tensor,
+        padding_mask: Tensor,
+        response_mask: Tensor,
+    ) -> Tensor:
+        log_probs = policy.log_probs(
+            token_ids,
+            padding_mask,
+            self.sampler.temperature,
+            where=self.positions(response_mask),
+        )
+        return ops.zero_outside(log_probs, response_mask)
+
     def response_ratios(self, rollout: Rollout) -> Tensor:
         """Returns policy now over policy then, float32 [response tokens]."""
-        now = self._log_probs_function(rollout.token_ids, rollout.padding_mask)
+        now = self._log_probs_function(
+            rollout.token_ids, rollout.padding_mask, rollout.response_mask
+        )
         ratio = tf.exp(now - rollout.log_probs)
         return tf.boolean_mask(ratio, rollout.response_mask > 0)
 

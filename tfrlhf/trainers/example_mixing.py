@@ -103,15 +103,20 @@ def learnt(examples: Examples) -> Tensor:
     return tf.pad(examples.loss_mask[:, 1:], [[0, 0], [1, 0]])
 
 
-def cross_entropy(policy: Any, examples: Examples) -> Tensor:
+def cross_entropy(
+    policy: Any, examples: Examples, where: Tensor | None = None
+) -> Tensor:
     """Computes the cross-entropy of every token to learn, dropout off.
 
     Args:
         policy: a `Policy`, at temperature 1 whatever the sampler's is.
         examples: `Examples` of B rows.
+        where: see `Policy.token_statistics`.
 
     Returns:
         float32 [B, S], in nats, 0 elsewhere.
     """
-    log_probs = policy.log_probs(examples.token_ids, examples.padding_mask)
+    log_probs = policy.log_probs(
+        examples.token_ids, examples.padding_mask, where=where
+    )
     return losses.token_cross_entropy(log_probs, learnt(examples))

@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrlhf import losses
-from tfrlhf.models.statistics import token_statistics
+from tfrlhf.models.output_head import head_statistics
 from tfrlhf.models.trainable import BatchLosses
 from tfrlhf.trainers.engine import RolloutEngine
 from tfrlhf.trainers.example_mixing import ExampleBatches
@@ -119,7 +119,8 @@ class PolicyLearner(RolloutEngine):
         gradients, sums = super()._part_gradients(part.experience, count)
         variables = self.policy.trainable_variables
         with tf.control_dependencies(gradients), tf.GradientTape() as tape:
-            terms = cross_entropy(self.policy, part.examples)
+            where = self.positions(learnt(part.examples))
+            terms = cross_entropy(self.policy, part.examples, where)
             loss = tf.reduce_sum(terms * part.weight[:, None])
         found = tape.gradient(
             loss,
@@ -161,18 +162,25 @@ class PolicyLearner(RolloutEngine):
     ) -> PolicyOutput:
         temperature = self.sampler.temperature
         ids, mask = batch.token_ids, batch.padding_mask
+        where = self.positions(batch.response_mask)
+        learns = self.objective.entropy_weight > 0.0
         values = tf.zeros_like(batch.old_values)
         if self.value is not None and self.value.shares_trunk:
-            logits, hidden = self.policy.logits_and_hidden(ids, mask)
+            hidden = self.policy.hidden_states(ids, mask)
             values = self.value.from_hidden(hidden)
+            seen = head_statistics(
+                self.policy.model, hidden, ids, temperature, where, learns
+            )
         else:
-            logits = self.policy.call(ids, mask)
+            seen = self.policy.token_statistics(
+                *(ids, mask, temperature),
+                where=where,
+                entropy_has_gradient=learns,
+            )
             if self.value is not None and with_values:
                 values = self.value.call(ids, mask)
-        seen = token_statistics(
-            logits,
-            ids,
-            temperature,
-            entropy_has_gradient=self.objective.entropy_weight > 0.0,
+        # Elsewhere nothing was asked for: a ratio of 1 there.
+        log_probs = tf.where(
+            batch.response_mask > 0, seen.log_probs, batch.old_log_probs
         )
-        return PolicyOutput(seen.log_probs, values, seen.entropy)
+        return PolicyOutput(log_probs, values, seen.entropy)

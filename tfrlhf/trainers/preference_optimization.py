@@ -121,10 +121,10 @@ class DPO(TrainableModel):
             with self.distribute_strategy.scope():
                 self.reference = frozen_copy(self.policy)
         self._reference_function = self._compiled(
-            lambda *rows: response_log_probs(self.reference, *rows)
+            lambda *rows: self._log_probs(self.reference, *rows)
         )
         self._policy_function = self._compiled(
-            lambda *rows: response_log_probs(self.policy, *rows)
+            lambda *rows: self._log_probs(self.policy, *rows)
         )
         self._kl_function = self._compiled(self._kl_sums)
 
@@ -220,7 +220,7 @@ class DPO(TrainableModel):
         """Compares whole responses, in one pass over all of them."""
         if self.objective.reads_ratings:
             return self._rating_losses(batch)
-        log_probs = response_log_probs(self.policy, *batch[:3])
+        log_probs = self._log_probs(self.policy, *batch[:3])
         lengths = tf.reduce_sum(batch.response_mask, axis=-1)
         lengths = tf.cast(tf.maximum(lengths, 1), tf.float32)
         reference = tf.zeros_like(log_probs)
@@ -264,9 +264,15 @@ class DPO(TrainableModel):
             return ReferencedPreferences
         return Preferences
 
+    def _log_probs(
+        self, policy: Any, ids: Tensor, padding: Tensor, response: Tensor
+    ) -> Tensor:
+        compact = not self.xla
+        return response_log_probs(policy, ids, padding, response, compact)
+
     def _rating_losses(self, batch: ReferencedRatings) -> BatchLosses:
         rated = (x[:, 0] for x in batch[:3])
-        log_probs = response_log_probs(self.policy, *rated)
+        log_probs = self._log_probs(self.policy, *rated)
         reference = batch.ref_log_probs[:, 0]
         output = RatingOutput(log_probs, reference, batch.kl)
         beta, weight = self.objective.beta, batch.weight
@@ -296,7 +302,7 @@ class DPO(TrainableModel):
         def of_part(index: Any) -> tuple[Tensor, Tensor]:
             part = rows_of_part(batch, index, self.micro_batches)
             other = (x[:, 1] for x in part[:3])
-            log_probs = response_log_probs(self.policy, *other)
+            log_probs = self._log_probs(self.policy, *other)
             ratio = (log_probs - part.ref_log_probs[:, 1]) * part.weight
             return tf.reduce_sum(ratio), tf.reduce_sum(part.weight)
 
@@ -354,7 +360,11 @@ class DPO(TrainableModel):
 
 
 def response_log_probs(
-    policy: Any, token_ids: Tensor, padding_mask: Tensor, response_mask: Tensor
+    policy: Any,
+    token_ids: Tensor,
+    padding_mask: Tensor,
+    response_mask: Tensor,
+    compact: bool = False,
 ) -> Tensor:
     """Sums a policy's log-probabilities over the tokens of responses.
 
@@ -363,6 +373,8 @@ def response_log_probs(
         token_ids: int32 [..., S].
         padding_mask: int32 [..., S].
         response_mask: int32 [..., S].
+        compact: whether there are logits of the responses alone, which XLA
+            does not take.
 
     Returns:
         float32 [...], in nats; 0 for an empty response.
@@ -372,5 +384,7 @@ def response_log_probs(
         tf.reshape(x, [-1, shape[-1]])
         for x in (token_ids, padding_mask, response_mask)
     )
-    log_probs = ops.zero_outside(policy.log_probs(ids, padding), response)
+    where = response if compact else None
+    log_probs = policy.log_probs(ids, padding, where=where)
+    log_probs = ops.zero_outside(log_probs, response)
     return tf.reshape(tf.reduce_sum(log_probs, axis=-1), shape[:-1])

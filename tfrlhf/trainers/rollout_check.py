@@ -135,7 +135,9 @@ def _check_independence(engine: Any, rollout: Rollout, batch_size: int) -> None:
             "The reference's log-probabilities",
             "The values",
         )
-        arrays = engine.look(token_ids, rollout.padding_mask, batch_size)
+        arrays = engine.look(
+            token_ids, rollout.padding_mask, rollout.response_mask, batch_size
+        )
         return {
             name: tf.where(kept, x, 0.0)
             for name, x in zip(names, arrays, strict=True)

@@ -79,7 +79,10 @@ class SFT(TrainableModel):
         weights = self.batch_weights(batch)
         with self._attention(batch):
             outputs = self.policy.token_statistics(
-                batch.token_ids, batch.padding_mask, training=training
+                batch.token_ids,
+                batch.padding_mask,
+                training=training,
+                where=self.positions(batch.loss_mask),
             )
         terms = self.objective(weights, outputs.log_probs)
         right = tf.cast(outputs.most_likely, tf.float32) * weights
