@@ -79,8 +79,8 @@ ALIGNED = {
         "logits, predicted = logits[:, 1:], token_ids[:, 1:]",
     ),
     "log-probs-one-too-early": (
-        "tf.pad(x, [[0, 0], [1, 0]]) for x in aligned",
-        "tf.pad(x, [[0, 0], [0, 1]]) for x in aligned",
+        "tf.pad(x, [[0, 0], [1, 0]]) for x in found",
+        "tf.pad(x, [[0, 0], [0, 1]]) for x in found",
     ),
     "learner-log-probs-without-temperature": (
         "ops.token_log_probs(logits, predicted, temperature)",

@@ -374,9 +374,37 @@ SUPERVISED = {
         "return token_cross_entropy(y_pred, tf.ones_like(y_pred, tf.int32))",
     ),
 }
+FUSED = {
+    "fused-log-probs-without-temperature": (
+        "tf.cast(product, tf.float32) / self.temperature",
+        "tf.cast(product, tf.float32)",
+    ),
+    "fused-gradient-without-temperature": (
+        "scale = -to_log_prob / self.temperature",
+        "scale = -to_log_prob",
+    ),
+    "fused-kernel-learns-from-the-first-chunk": (
+        "return so_far + found[0], [found[1]]",
+        "return so_far, [found[1]]",
+    ),
+    "fused-later-chunks-unnormalised": (
+        "head.logits(kernel, rows[0]) - rows[4][:, None]",
+        "head.logits(kernel, rows[0])",
+    ),
+    "fused-entropy-is-the-log-total": ("log_total - mean,", "log_total,"),
+    "fused-nothing-is-most-likely": (
+        "tf.cast(chosen >= largest",
+        "tf.cast(chosen > largest",
+    ),
+}
 FAULTS = [
     ("tfrlhf/ops/masking.py", "tests/ops/test_masking.py", MASKING),
     ("tfrlhf/ops/log_probs.py", "tests/ops/test_log_probs.py", LOG_PROBS),
+    (
+        "tfrlhf/ops/fused_statistics.py",
+        "tests/ops/test_fused_statistics.py",
+        FUSED,
+    ),
     ("tfrlhf/ops/kl.py", "tests/ops/test_kl.py", KL),
     ("tfrlhf/ops/rewards.py", "tests/ops/test_rewards.py", REWARDS),
     ("tfrlhf/ops/sequences.py", "tests/ops/test_sequences.py", SEQUENCES),

@@ -1,5 +1,6 @@
-"""A batch in parts, to save memory."""
+"""A batch in parts, to save memory and padding."""
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -21,6 +22,51 @@ def rows_of_part(batch: Any, index: int | Tensor, parts: int) -> Any:
     rows = tf.shape(tf.nest.flatten(batch)[0])[0]
     start, stop = rows * index // parts, rows * (index + 1) // parts
     return tf.nest.map_structure(lambda x: x[start:stop], batch)
+
+
+def sorted_by_length(batch: Any) -> Any:
+    """Orders rows from short to long, so that parts need little padding.
+
+    Args:
+        batch: a carrier with a `padding_mask` [B, ..., S], or a tuple with
+            such carriers in it, each of which is ordered for itself.
+
+    Returns:
+        The carrier with its rows in another order.
+    """
+    if not hasattr(batch, "padding_mask"):
+        return _inside(batch, sorted_by_length)
+    length = tf.reduce_sum(batch.padding_mask, axis=-1)
+    if length.shape.rank > 1:
+        length = tf.reduce_max(length, axis=-1)
+    order = tf.argsort(length, stable=True)
+    return type(batch)(*(tf.gather(x, order) for x in batch))
+
+
+def trimmed(batch: Any) -> Any:
+    """Cuts the columns that are padding in every row.
+
+    Args:
+        batch: see `sorted_by_length`; right-padded.
+
+    Returns:
+        The carrier; what has the rank of `padding_mask` is shorter.
+    """
+    if not hasattr(batch, "padding_mask"):
+        return _inside(batch, trimmed)
+    mask = batch.padding_mask
+    # One column has nothing to predict.
+    width = tf.maximum(tf.reduce_max(tf.reduce_sum(mask, axis=-1)), 2)
+    rank = mask.shape.rank
+    return type(batch)(
+        *(x[..., :width] if x.shape.rank == rank else x for x in batch)
+    )
+
+
+def _inside(batch: Any, change: Callable[[Any], Any]) -> Any:
+    if not hasattr(batch, "_fields"):
+        return batch
+    return type(batch)(*(change(x) for x in batch))
 
 
 def sum_over_parts(function: Any, parts: int, zeros: Any, unroll: bool) -> Any:

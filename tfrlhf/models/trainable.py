@@ -17,7 +17,9 @@ from tfrlhf import ops
 from tfrlhf.models import start_check
 from tfrlhf.models.compilation import resolve_jit
 from tfrlhf.models.micro_batches import rows_of_part
+from tfrlhf.models.micro_batches import sorted_by_length
 from tfrlhf.models.micro_batches import sum_over_parts
+from tfrlhf.models.micro_batches import trimmed
 from tfrlhf.models.optimizers import check_optimizer
 from tfrlhf.models.optimizers import check_precision
 from tfrlhf.types import Tensor
@@ -346,13 +348,17 @@ class TrainableModel(keras.Model):
     ) -> tuple[list[Tensor], dict[str, tuple[Tensor, Tensor]]]:
         """Returns this replica's summed gradients and metric sums."""
         parts = self.micro_batches
+        # XLA's shapes cannot follow the lengths.
+        trim = (lambda x: x) if self.xla else trimmed
         if parts == 1:
-            return self._part_gradients(batch, count)
+            return self._part_gradients(trim(batch), count)
+        if not self.xla:
+            batch = sorted_by_length(batch)
         nothing = {name: (tf.zeros([]),) * 2 for name in self.metric_names}
         measured: set[str] = set()
 
         def of_part(index: Any) -> tuple[list[Tensor], dict[str, Any]]:
-            part = rows_of_part(batch, index, parts)
+            part = trim(rows_of_part(batch, index, parts))
             gradients, sums = self._part_gradients(part, count)
             # Some kinds of batches have some of the metrics only.
             measured.update(sums)

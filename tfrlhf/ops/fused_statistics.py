@@ -71,6 +71,7 @@ def fused_token_statistics(
     """
     checks.positive("temperature", temperature)
     token_ids = checks.int_tensor("token_ids", token_ids)
+    hidden, kernel = (tf.convert_to_tensor(x) for x in (hidden, kernel))
     head = _Head(temperature, entropy_has_gradient)
     most = tf.maximum(chunk_elements // tf.shape(kernel)[0], 1)
     first = tf.minimum(tf.shape(hidden)[0], most)
@@ -220,4 +221,4 @@ class _Chunks:
 
     def _run(self, x: Tensor, i: Tensor) -> Tensor:
         begin = [i * self.size] + [0] * (x.shape.rank - 1)
-        return tf.slice(x, begin, [self.size, *x.shape[1:]])
+        return tf.slice(x, begin, tf.concat([[self.size], tf.shape(x)[1:]], 0))
