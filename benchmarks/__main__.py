@@ -10,8 +10,9 @@ import json
 import os
 import time
 
+from benchmarks import cases
 from benchmarks import report
-from benchmarks.cases import CASES
+from benchmarks import resources
 from benchmarks.driver import OUTPUT
 from benchmarks.driver import measure
 from benchmarks.figures import figure
@@ -25,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     report.say_limits(os.environ)
     figures = []
-    for case in CASES:
+    for case in (*cases.CASES, *resources.CASES):
         if arguments.only not in case.name:
             continue
         started = time.perf_counter()

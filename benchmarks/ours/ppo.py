@@ -77,11 +77,29 @@ def run(
     shared: bool = False,
     ragged: bool = False,
     warm_up: int = 2,
+    replicas: int = 1,
+    threads: tuple[int, int] = (0, 0),
     changes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Makes an iteration of PPO a turn."""
+    """Makes an iteration of PPO a turn.
+
+    Args:
+        turns: the driver.
+        shape: of the models and the batch.
+        dtype: a Keras dtype policy.
+        shared: whether policy and value model have one trunk.
+        ragged: whether responses end by themselves.
+        warm_up: iterations before the first turn.
+        replicas: logical CPUs.
+        threads: inside an operation and for different ones; 0 for as many as
+            there are processors.
+        changes: fields of the shape.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(threads[0])
+    tf.config.threading.set_inter_op_parallelism_threads(threads[1])
     size = shapes.find(shape, changes)
-    ppo = make(size, dtype, shared, ragged)
+    with strategy(replicas).scope():
+        ppo = make(size, dtype, shared, ragged)
     ppo.fit(
         models.texts(size, 8 * size.batch, size.prompt),
         batch_size=size.batch,
@@ -89,6 +107,17 @@ def run(
         callbacks=[Iterations(turns, warm_up)],
         verbose=0,
     )
+
+
+def strategy(replicas: int) -> tf.distribute.Strategy:
+    """So many logical CPUs, or the default."""
+    if replicas == 1:
+        return tf.distribute.get_strategy()
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * replicas,
+    )
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
 
 
 def make(

@@ -10,19 +10,20 @@ from benchmarks.shapes import MEAN_LENGTH
 from benchmarks.shapes import Shape
 
 
-def config(shape: Shape, ends: bool = False, **changes):
+def config(shape: Shape, ends: bool = False, pad: bool = False, **changes):
     """The configuration of a model without dropout.
 
     Args:
         shape: its size.
         ends: whether the last id ends a response; else nothing does.
+        pad: whether the model knows which id is padding.
         changes: more fields.
     """
     common = {
-        "vocab_size": shape.vocabulary,
+        "vocab_size": shape.vocabulary + pad,
         "bos_token_id": None,
         "eos_token_id": shape.vocabulary - 1 if ends else None,
-        "pad_token_id": None,
+        "pad_token_id": shape.vocabulary if pad else None,
     }
     if shape.family == "gpt2":
         return transformers.GPT2Config(

@@ -1,0 +1,113 @@
+"""The cases in which every turn is a process of its own."""
+
+from benchmarks.cases import TRL_PPO
+from benchmarks.cases import Case
+from benchmarks.cases import ours
+from benchmarks.cases import trl_ppo
+from benchmarks.figures import PerRound
+from benchmarks.figures import Row
+from benchmarks.shapes import SHAPES
+
+MEMORY = "peak anonymous"
+VOCABULARIES = (8192, 50257, 100_000, 151_936)
+WIDEST = SHAPES["large-50k"]
+# Of a row of the vocabulary: weight, gradient and Adam's two moments of policy
+# and value model, and the reference's weight.
+COPIES = 2 * 4 + 1
+
+
+def memory() -> Case:
+    """Peak memory of PPO, beside TRL's."""
+    settings = {"shape": "large-50k", "warm_up": 2}
+    return Case(
+        "memory",
+        (ours("ours", "ppo", **settings), trl_ppo("ppo", **settings)),
+        2,
+        (
+            Row(
+                "peak memory of the PPO process, 6×384, vocabulary 50k",
+                TRL_PPO,
+                lambda round_: round_["ours"][MEMORY] / round_["trl"][MEMORY],
+                at_most=0.5,
+            ),
+        ),
+        fresh=True,
+    )
+
+
+def memory_by_vocabulary() -> Case:
+    """How peak memory of PPO grows with the vocabulary."""
+    sides = tuple(
+        ours(
+            str(vocabulary),
+            "ppo",
+            shape="large-50k",
+            changes={"vocabulary": vocabulary},
+        )
+        for vocabulary in VOCABULARIES
+    )
+    pairs = zip(VOCABULARIES[:-1], VOCABULARIES[1:], strict=True)
+    rows = tuple(
+        Row(
+            f"  memory a row of the vocabulary, {low} to {high}",
+            f"{COPIES} rows of the embedding",
+            growth(low, high),
+        )
+        for low, high in pairs
+    )
+    return Case("memory-vocabulary", sides, 1, rows, fresh=True)
+
+
+def growth(low: int, high: int) -> PerRound:
+    """Bytes a further token costs, as a multiple of what it must."""
+    owed = COPIES * 4 * WIDEST.width * (high - low)
+    return lambda round_: (
+        (round_[str(high)][MEMORY] - round_[str(low)][MEMORY]) / owed
+    )
+
+
+def startup() -> Case:
+    """The time from nothing to the first step, beside the imports' own."""
+    parts = ("import package", "build", "first", "second", "to first step")
+    return Case(
+        "startup",
+        (ours("ours", "startup", shape="small"),),
+        3,
+        tuple(
+            Row(
+                f"  start: {part}",
+                "import of tensorflow and keras_hub",
+                multiple_of_imports(part),
+            )
+            for part in parts
+        ),
+        fresh=True,
+    )
+
+
+def multiple_of_imports(part: str) -> PerRound:
+    """A part of the start as a multiple of the imports it stands on."""
+    return lambda round_: round_["ours"][part] / round_["ours"]["import base"]
+
+
+def pipeline() -> Case:
+    """Making batches of records, beside making ids of their texts."""
+    return Case(
+        "input-pipeline",
+        (ours("ours", "input_pipeline"),),
+        5,
+        tuple(
+            Row(
+                f"  input pipeline, {part}",
+                "encode_batch alone",
+                lambda round_, part=part: (
+                    round_["ours"]["encode"] / round_["ours"][part]
+                ),
+                unit="%",
+            )
+            for part in ("epoch", "dataset")
+        ),
+    )
+
+
+CASES = (memory(), memory_by_vocabulary(), startup(), pipeline())
