@@ -14,6 +14,7 @@ from benchmarks import cases
 from benchmarks import report
 from benchmarks import resources
 from benchmarks.driver import OUTPUT
+from benchmarks.driver import ROOT
 from benchmarks.driver import measure
 from benchmarks.figures import figure
 
@@ -23,6 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="part of a case's name")
     parser.add_argument("--quick", action="store_true", help="two rounds")
+    parser.add_argument(
+        "--write", action="store_true", help="into docs/performance.md"
+    )
     arguments = parser.parse_args()
     report.say_limits(os.environ)
     figures = []
@@ -43,6 +47,10 @@ def main() -> None:
         path.write_text(json.dumps(numbers, indent=1) + "\n")
         figures += found
     report.show_table(figures)
+    table = report.markdown(figures, report.machine())
+    (OUTPUT / "report.md").write_text(table)
+    if arguments.write:
+        report.write_into(ROOT / "docs" / "performance.md", table)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """Prints what was measured."""
 
+import os
+import pathlib
 import statistics
 from collections.abc import Mapping
 from collections.abc import Sequence
+from importlib import metadata
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +20,8 @@ LIMITS = (
     "TF_NUM_INTEROP_THREADS",
     "OMP_NUM_THREADS",
 )
+# Around the table in docs/performance.md.
+BEGIN, END = "<!-- begin results -->", "<!-- end results -->"
 # Above it the ratios are not to be trusted.
 NOISE = 0.05
 
@@ -57,6 +62,36 @@ def show_table(figures: Sequence[Figure]) -> None:
     for each in figures:
         table.add_row(*cells(each))
     Console(width=110).print(table)
+
+
+def markdown(figures: Sequence[Figure], machine: str) -> str:
+    """The same table for docs/performance.md."""
+    head = ("measure", "against", "median", "quartiles", "asked", "")
+    lines = [head, ("---",) * len(head), *map(cells, figures)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{machine}\n\n{table}\n"
+
+
+def write_into(path: pathlib.Path, table: str) -> None:
+    """Puts the table between the two marks of a page."""
+    before, rest = path.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    path.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{after}")
+
+
+def machine() -> str:
+    """The processor and the versions, in a line."""
+    text = pathlib.Path("/proc/cpuinfo").read_text()
+    names = {
+        line.split(":")[1].strip()
+        for line in text.splitlines()
+        if line.startswith("model name")
+    }
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}"
+        for name in ("tensorflow", "keras", "keras-hub")
+    )
+    return f"{' '.join(names)}, {os.cpu_count()} cores; {versions}."
 
 
 def cells(each: Figure) -> tuple[str, ...]:
