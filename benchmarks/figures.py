@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 
 Round = dict[str, dict[str, float]]
 PerRound = Callable[[Round], float]
@@ -51,7 +52,7 @@ class Figure:
             return ""
         return "PASS" if gap <= 0 else f"gap {written(gap, row.unit)}"
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """The numbers with what they are, for the results file."""
         return {
             "measure": self.row.measure,

@@ -73,22 +73,21 @@ def measure_point(
     found, _ = measure(case, rounds)
     update = share("ours", "update", "float32", counts.update(shape))
     rollout = rollout_share("ours", shape, "float32", 4)
-    point = {
-        "size": size,
-        "update": statistics.median(map(update, found)),
+    seconds = {
+        phase: statistics.median(r["ours"][phase] for r in found)
+        for phase in (*PHASES, "collect", "iteration")
+    }
+    shares = {
         "rollout": statistics.median(map(rollout, found)),
-        "seconds": {
-            phase: statistics.median(r["ours"][phase] for r in found)
-            for phase in (*PHASES, "collect", "iteration")
-        },
+        "update": statistics.median(map(update, found)),
     }
     print(
-        f"{curve} {size}: update {point['update']:.0%} of its limit, "
-        f"rollout {point['rollout']:.0%}, "
-        f"iteration {point['seconds']['iteration']:.2f} s",
+        f"{curve} {size}: rollout {shares['rollout']:.0%} of its limit, "
+        f"update {shares['update']:.0%}, "
+        f"iteration {seconds['iteration']:.2f} s",
         flush=True,
     )
-    return point
+    return {"size": size, **shares, "seconds": seconds}
 
 
 def plot() -> None:

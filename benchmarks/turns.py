@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 
 class Finished(Exception):
@@ -30,7 +31,7 @@ class Turns:
         self._answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
 
-    def order(self) -> dict:
+    def order(self) -> dict[str, Any]:
         """Reads the task and its settings."""
         return json.loads(sys.stdin.readline())
 
@@ -47,7 +48,7 @@ class Turns:
         """Sends what was measured in this turn."""
         self._say({"report": dict(numbers)})
 
-    def _say(self, message: dict) -> None:
+    def _say(self, message: dict[str, Any]) -> None:
         self._answers.write(json.dumps(message) + "\n")
         self._answers.flush()
 

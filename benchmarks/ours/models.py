@@ -1,6 +1,7 @@
 """Random models in KerasHub, and text that is made of so many tokens."""
 
 import math
+from typing import Any
 
 import keras_hub
 import numpy as np
@@ -57,7 +58,7 @@ def policy(
     return tfrlhf.Policy(model, tokenizer(shape), max(shape.length, 128))
 
 
-def end_at_random(trunk, shape: Shape) -> None:
+def end_at_random(trunk: Any, shape: Shape) -> None:
     """Makes every token the last one with the same probability.
 
     The first number of the hidden state below the head becomes 1, and the end
@@ -95,7 +96,9 @@ def texts(shape: Shape, count: int, length: int, seed: int = 0) -> list[str]:
     return [" ".join(f"t{i}" for i in row) for row in ids]
 
 
-def random_ids(shape: Shape, count: int, length: int, seed: int = 0):
+def random_ids(
+    shape: Shape, count: int, length: int, seed: int = 0
+) -> np.ndarray:
     """Ids that are neither padding nor the end, int32 [count, length]."""
     numbers = np.random.default_rng(seed)
     return numbers.integers(

@@ -60,6 +60,8 @@ def run(
     """
     size = shapes.find(shape, changes)
     policy = models.policy(size, dtype)
+    model: Any
+    rows: Examples | Preferences
     if trainer == "sft":
         model, rows = tfrlhf.SFT(policy), examples(size)
     elif trainer == "reward":

@@ -1,6 +1,7 @@
 """Random models in transformers, and a tokenizer of one word a token."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from benchmarks.shapes import MEAN_LENGTH
 from benchmarks.shapes import Shape
 
 
-def config(shape: Shape, ends: bool = False, pad: bool = False, **changes):
+def config(
+    shape: Shape, ends: bool = False, pad: bool = False, **changes: Any
+) -> Any:
     """The configuration of a model without dropout.
 
     Args:
@@ -50,13 +53,13 @@ def config(shape: Shape, ends: bool = False, pad: bool = False, **changes):
     )
 
 
-def language_model(shape: Shape, ends: bool = False):
+def language_model(shape: Shape, ends: bool = False) -> Any:
     """A causal language model with random weights."""
     torch.manual_seed(1)
     return transformers.AutoModelForCausalLM.from_config(config(shape, ends))
 
 
-def scalar_model(shape: Shape, **changes):
+def scalar_model(shape: Shape, **changes: Any) -> Any:
     """The same trunk with a scalar head."""
     torch.manual_seed(2)
     return transformers.AutoModelForSequenceClassification.from_config(
@@ -65,7 +68,7 @@ def scalar_model(shape: Shape, **changes):
 
 
 @torch.no_grad()
-def end_at_random(policy, shape: Shape) -> None:
+def end_at_random(policy: Any, shape: Shape) -> None:
     """Makes every token the last one with the same probability.
 
     The first number of the hidden state below the head becomes 1, and the end
@@ -85,7 +88,7 @@ def end_at_random(policy, shape: Shape) -> None:
     head[end, 0] = others + math.log(chance / (1.0 - chance))
 
 
-def tokenizer(shape: Shape):
+def tokenizer(shape: Shape) -> Any:
     """A tokenizer whose id 17 is the word t17; padding has an id of its own."""
     from tokenizers import Tokenizer
     from tokenizers import models
@@ -109,7 +112,9 @@ def texts(shape: Shape, count: int, length: int, seed: int = 0) -> list[str]:
     return [" ".join(f"t{i}" for i in row) for row in ids]
 
 
-def random_ids(shape: Shape, count: int, length: int, seed: int = 0):
+def random_ids(
+    shape: Shape, count: int, length: int, seed: int = 0
+) -> np.ndarray:
     """Ids that are neither padding nor the end, int32 [count, length]."""
     numbers = np.random.default_rng(seed)
     return numbers.integers(

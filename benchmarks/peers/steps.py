@@ -87,7 +87,7 @@ def run(
         made.train()
 
 
-def sft(size: shapes.Shape, settings: dict) -> trl.SFTTrainer:
+def sft(size: shapes.Shape, settings: dict[str, Any]) -> trl.SFTTrainer:
     """Learns the responses of prompts."""
     ids = models.random_ids(size, BATCHES * size.batch, size.length)
     mask = [0] * size.prompt + [1] * size.response
@@ -100,7 +100,7 @@ def sft(size: shapes.Shape, settings: dict) -> trl.SFTTrainer:
     )
 
 
-def reward(size: shapes.Shape, settings: dict) -> trl.RewardTrainer:
+def reward(size: shapes.Shape, settings: dict[str, Any]) -> trl.RewardTrainer:
     """Learns which of two sequences is better."""
     count = BATCHES * size.batch
     ids = models.random_ids(size, 2 * count, size.length).tolist()
@@ -113,7 +113,7 @@ def reward(size: shapes.Shape, settings: dict) -> trl.RewardTrainer:
     )
 
 
-def dpo(size: shapes.Shape, settings: dict) -> trl.DPOTrainer:
+def dpo(size: shapes.Shape, settings: dict[str, Any]) -> trl.DPOTrainer:
     """Learns which of two responses is better."""
     count = BATCHES * size.batch
     prompts = models.texts(size, count, size.prompt)
