@@ -10,9 +10,9 @@ import json
 import os
 import time
 
-from benchmarks import cases
 from benchmarks import report
 from benchmarks import resources
+from benchmarks import speed
 from benchmarks.driver import OUTPUT
 from benchmarks.driver import ROOT
 from benchmarks.driver import measure
@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     report.say_limits(os.environ)
     figures = []
-    for case in (*cases.CASES, *resources.CASES):
+    for case in (*speed.CASES, *resources.CASES):
         if arguments.only not in case.name:
             continue
         started = time.perf_counter()

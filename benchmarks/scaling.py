@@ -16,11 +16,11 @@ from benchmarks import shapes
 from benchmarks.cases import LIMITS
 from benchmarks.cases import Case
 from benchmarks.cases import ours
-from benchmarks.cases import rollout_share
-from benchmarks.cases import share
 from benchmarks.driver import OUTPUT
 from benchmarks.driver import ROOT
 from benchmarks.driver import measure
+from benchmarks.shares import rollout_share
+from benchmarks.shares import share
 
 BASE = "large"
 ROUNDS = 3
