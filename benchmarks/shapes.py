@@ -65,6 +65,8 @@ SHAPES = {
 }
 # Of the limit; where responses end by themselves.
 MEAN_LENGTH = 0.25
+# Responses to a prompt, of RLOO and GRPO.
+GROUP = 4
 # So small that the policy stays what it was over a whole measurement.
 LEARNING_RATE = 1e-7
 

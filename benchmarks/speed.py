@@ -168,6 +168,29 @@ def step(trainer: str, what: str, shape: str) -> Case:
     return Case(f"{trainer}-{shape}", tuple(sides), 15, tuple(rows))
 
 
+def groups(trainer: str, shape: str) -> Case:
+    """An iteration of RLOO or GRPO: four responses to each of four prompts."""
+    settings = {"shape": shape, "trainer": trainer}
+    name = trainer.upper()
+    return Case(
+        f"{trainer}-{shape}",
+        (
+            ours("ours", "groups", **settings),
+            Side("trl", "trl-1.16", "groups", settings),
+        ),
+        9,
+        (
+            Row(
+                f"  {name} iteration, {shape}, float32",
+                TRL,
+                lambda round_: (
+                    round_["trl"]["step"] / round_["ours"]["iteration"]
+                ),
+            ),
+        ),
+    )
+
+
 def replicas(shape: str) -> Case:
     """Two replicas in a process beside one, on as many processors."""
     return Case(
@@ -211,5 +234,6 @@ CASES = (
         )
         for shape in ("small", "large")
     ),
+    *(groups(trainer, "small") for trainer in ("rloo", "grpo")),
     replicas("large"),
 )

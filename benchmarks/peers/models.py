@@ -53,10 +53,12 @@ def config(
     )
 
 
-def language_model(shape: Shape, ends: bool = False) -> Any:
-    """A causal language model with random weights."""
+def language_model(shape: Shape, ends: bool = False, pad: bool = False) -> Any:
+    """A causal language model with random weights; see `config`."""
     torch.manual_seed(1)
-    return transformers.AutoModelForCausalLM.from_config(config(shape, ends))
+    return transformers.AutoModelForCausalLM.from_config(
+        config(shape, ends, pad)
+    )
 
 
 def scalar_model(shape: Shape, **changes: Any) -> Any:
