@@ -56,7 +56,7 @@ def ppo(name: str, rounds: int) -> Case:
 
 def ppo_ragged(name: str, rounds: int) -> Case:
     """An iteration of PPO whose responses end by themselves."""
-    settings = {"shape": name, "ragged": True, "warm_up": 6}
+    settings = {"shape": name, "ragged": True, "warm_up": 5}
     return Case(
         f"ppo-ragged-{name}",
         (ours("ours", "ppo", **settings), trl_ppo("ppo", **settings)),
@@ -165,7 +165,8 @@ def step(trainer: str, what: str, shape: str) -> Case:
                 unit="%",
             )
         )
-    return Case(f"{trainer}-{shape}", tuple(sides), 15, tuple(rows))
+    rounds = 11 if shape == "small" else 7
+    return Case(f"{trainer}-{shape}", tuple(sides), rounds, tuple(rows))
 
 
 def groups(trainer: str, shape: str) -> Case:
@@ -178,7 +179,7 @@ def groups(trainer: str, shape: str) -> Case:
             ours("ours", "groups", **settings),
             Side("trl", "trl-1.16", "groups", settings),
         ),
-        9,
+        7,
         (
             Row(
                 f"  {name} iteration, {shape}, float32",
@@ -199,7 +200,7 @@ def replicas(shape: str) -> Case:
             ours("one", "ppo", shape=shape, replicas=1, threads=(2, 0)),
             ours("two", "ppo", shape=shape, replicas=2, threads=(1, 2)),
         ),
-        9,
+        5,
         (
             Row(
                 f"2 replicas on 2 logical CPUs, PPO iteration, {shape}",
@@ -215,7 +216,7 @@ CASES = (
     ppo("small", 9),
     ppo("large", 7),
     ppo_ragged("small", 11),
-    ppo_ragged("large", 7),
+    ppo_ragged("large", 5),
     generate("generate-small", "4×256 batch 16", {"float32": 5.0}, 11),
     generate(
         "gpt2",

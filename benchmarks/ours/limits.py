@@ -11,7 +11,7 @@ import tensorflow as tf
 from benchmarks.turns import Turns
 
 SIDE = 2048
-REPEATS = 15
+REPEATS = 9
 # Far more than the caches hold.
 BYTES = 2**30
 THREADS = 2
@@ -32,7 +32,7 @@ def run(turns: Turns) -> None:
             for name, product in products.items()
         }
         # Others can only make it slower.
-        seconds = min(timed(lambda: read(parts)) for _ in range(5))
+        seconds = min(timed(lambda: read(parts)) for _ in range(3))
         turns.report(rates | {"bandwidth": BYTES / seconds})
 
 
