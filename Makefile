@@ -2,13 +2,14 @@
 # make test:       sets up .venv and runs lint, types and tests, as CI does
 # make mutants:    puts faults in, one at a time, and shows that a test turns red
 # make peers:      compares PPO and DPO with TRL, every model family with transformers
+# make bench:      measures speed and memory beside TRL and the machine's limits
 
 PYTHON ?= $(shell for v in 3.12 3.11 3.13; do command -v python$$v >/dev/null && python$$v -c '' 2>/dev/null && echo python$$v && break; done || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart test mutants peers lint install clean
+.PHONY: quickstart test mutants peers bench bench-scaling lint install clean
 
 quickstart: install
 	$(BIN)/python recipes/rlhf.py $(ARGS)
@@ -38,6 +39,12 @@ peers: install .venv-peers/installed .venv-peers-dpo/installed
 	$(BIN)/python -m tests.peers .venv-peers/bin/python build/peers
 	$(BIN)/python -m tests.peers.dpo .venv-peers-dpo/bin/python build/peers-dpo
 	$(BIN)/python -m tests.parity
+
+bench: install .venv-peers/installed .venv-peers-dpo/installed
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-scaling: install
+	$(BIN)/python -m benchmarks.scaling $(ARGS)
 
 .venv-peers/installed: tests/peers/requirements.txt
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers

@@ -17,6 +17,8 @@ import pathlib
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -31,9 +33,10 @@ CHATML = """{% for m in messages %}<|im_start|>{{ m.role }}
 {% endif %}"""
 EMBEDDED = pathlib.Path(tfrlhf.__file__).parent / "data" / "embedded"
 LENGTH = 16384
+Json = dict[str, Any]
 
 
-def main(directory=None):
+def main(directory: str | None = None) -> None:
     """Prints the ratios."""
     records, chats, tokenizer = sources(directory)
     texts = [record["prompt"] + record["response"] for record in records]
@@ -43,7 +46,9 @@ def main(directory=None):
     measure("messages", chats, texts, tokenizer)
 
 
-def sources(directory):
+def sources(
+    directory: str | None,
+) -> tuple[list[Json], list[Json], tfrlhf.Tokenizer]:
     """Records of texts, records of messages, and a tokenizer."""
     if directory is None:
         found = [
@@ -74,7 +79,7 @@ def sources(directory):
     return records, [as_chat(record) for record in chats], tokenizer
 
 
-def as_chat(record):
+def as_chat(record: Json) -> Json:
     """A record of messages, whatever its prompt is."""
     prompt = record["prompt"]
     if isinstance(prompt, str):
@@ -83,7 +88,7 @@ def as_chat(record):
     return {"messages": [*prompt, answer]}
 
 
-def chat_tokenizer(tokenizer):
+def chat_tokenizer(tokenizer: tfrlhf.Tokenizer) -> tfrlhf.Tokenizer:
     """The same tokenizer with ChatML."""
     backend = tokenizers.Tokenizer.from_str(tokenizer.to_json())
     backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
@@ -93,7 +98,12 @@ def chat_tokenizer(tokenizer):
     )
 
 
-def measure(name, records, texts, tokenizer):
+def measure(
+    name: str,
+    records: list[Json],
+    texts: list[str],
+    tokenizer: tfrlhf.Tokenizer,
+) -> None:
     """Prints three lines for one kind of data."""
     backend = tokenizers.Tokenizer.from_str(tokenizer.to_json())
     stream = data.stream(records, tokenizer, LENGTH)
@@ -113,7 +123,7 @@ def measure(name, records, texts, tokenizer):
         print(f"{name}: {len(texts) / wall:.0f} examples/s, {ratios}")
 
 
-def timed(run):
+def timed(run: Callable[[], object]) -> tuple[float, float]:
     """Seconds, and seconds of all processors."""
     wall, processor = time.perf_counter(), time.process_time()
     run()

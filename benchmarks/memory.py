@@ -12,6 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
+from typing import Any
 
 # Layers, width, heads, vocabulary.
 SIZES = {"small": (6, 384, 6, 16_384), "gpt2": (12, 768, 12, 50_257)}
@@ -98,7 +99,7 @@ def measure(scenario: str, size: str) -> float:
     return memory("VmHWM") - before
 
 
-def run_ppo(policy, option, optimizer, vocabulary) -> None:
+def run_ppo(policy: Any, option: str, optimizer: Any, vocabulary: int) -> None:
     """Makes two iterations of PPO on ids."""
     import tensorflow as tf
 
@@ -125,7 +126,7 @@ def run_ppo(policy, option, optimizer, vocabulary) -> None:
         ppo.update(experience, rewards=rewards)
 
 
-def make_policy(size: str, dtype: str):
+def make_policy(size: str, dtype: str) -> Any:
     """Builds the model with random weights, without a tokenizer."""
     import keras_hub
 

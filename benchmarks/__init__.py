@@ -1,0 +1,1 @@
+"""Benchmarks: ratios to peers and to limits, measured in turns in one run."""

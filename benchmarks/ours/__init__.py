@@ -1,0 +1,1 @@
+"""The workers of this package's side; nothing here imports PyTorch."""

@@ -1,0 +1,5 @@
+"""A worker: `python -m benchmarks.ours`, started by the driver."""
+
+from benchmarks.turns import serve
+
+serve("benchmarks.ours")

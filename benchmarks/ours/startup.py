@@ -1,0 +1,45 @@
+"""What a fresh process takes until it trains, by part.
+
+Imports nothing before the clock runs.
+"""
+
+import time
+
+from benchmarks.turns import Turns
+
+
+def run(turns: Turns, shape: str) -> None:
+    """Measures once: a process starts once."""
+    turns.wait()
+    marks = [time.perf_counter()]
+
+    import keras_hub  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    marks.append(time.perf_counter())
+
+    import tfrlhf
+    from benchmarks import shapes
+    from benchmarks.ours import models
+    from benchmarks.ours import ppo
+
+    # Public names are loaded at their first use.
+    _ = tfrlhf.PPO, tfrlhf.ValueModel
+    marks.append(time.perf_counter())
+    size = shapes.find(shape)
+    trainer = ppo.make(size, "float32", shared=False, ragged=False)
+    texts = models.texts(size, size.batch, size.prompt)
+    marks.append(time.perf_counter())
+    for _ in range(2):
+        trainer.fit(texts, batch_size=size.batch, verbose=0)
+        marks.append(time.perf_counter())
+    names = ("import base", "import package", "build", "first", "second")
+    taken = {
+        name: after - before
+        for name, before, after in zip(
+            names, marks[:-1], marks[1:], strict=True
+        )
+    }
+    taken["to first step"] = marks[4] - marks[0]
+    turns.report(taken)
+    turns.wait()

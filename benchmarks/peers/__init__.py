@@ -1,0 +1,1 @@
+"""The workers of the peers' sides; nothing here imports tfrlhf."""

@@ -1,0 +1,42 @@
+"""Sampling with transformers: 64 tokens, and one token."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from benchmarks import shapes
+from benchmarks.peers import models
+from benchmarks.turns import Turns
+
+
+def run(
+    turns: Turns, shape: str, changes: Mapping[str, Any] | None = None
+) -> None:
+    """Samples a batch a turn, with no token that ends a response."""
+    size = shapes.find(shape, changes)
+    model = models.language_model(size).eval()
+    ids = torch.tensor(models.random_ids(size, size.batch, size.prompt)).long()
+    mask = torch.ones_like(ids)
+
+    @torch.inference_mode()
+    def sample(tokens: int) -> float:
+        start = time.perf_counter()
+        model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=tokens,
+            min_new_tokens=None,
+        )
+        return time.perf_counter() - start
+
+    for _ in range(2):
+        sample(size.response)
+        sample(1)
+    while turns.wait():
+        turns.report({"generate": sample(size.response), "first": sample(1)})
