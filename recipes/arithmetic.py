@@ -5,45 +5,44 @@
         --data $TFRLHF_TEST_DATA/data/math/gsm8k_train.jsonl.gz \
         --max-new-tokens 200
 
-Fine-tunes on worked answers that end in "#### n", as those of GSM8K do, and
-stops while some are wrong. GRPO then samples answers to problems and learns
-from one bit each: whether `rewards.NumericAnswer` finds the right number. The
-working is never looked at. The loss has DAPO's choices
-(https://arxiv.org/abs/2503.14476): a mean over tokens, a lopsided clip, no KL.
+Fine-tunes on worked answers that end in "#### n", as those of GSM8K do. GRPO
+then samples answers to problems and learns from one bit each: whether
+`rewards.NumericAnswer` finds the right number. The working is never looked at.
+The loss has DAPO's choices (https://arxiv.org/abs/2503.14476): a mean over
+tokens, a lopsided clip, no KL.
 
 FILE is JSONL of {"question", "answer"}; the fields may be called otherwise.
-Without it a grammar written for this recipe makes additions and subtractions
-of numbers up to 99, bare or in a sentence. A pair of numbers that is held out
-is in no problem to train on. The small model starts from nothing, with a token
-for each digit: it shows that the machinery works; for more give it a --model.
+Without it a grammar written for this recipe adds and subtracts three numbers
+up to 9. Two in five of the workings to learn from stop a step early, as hasty
+pupils do: the model takes the habit over, and GRPO finds that it does not pay.
+No held-out problem is trained on in other words. The small model starts from
+nothing: it shows that the machinery works; for more give a --model.
 
-The file is not called math.py: as a script it would stand before the standard
-library's `math` for everything that is imported after it.
+The file is not called math.py: it would hide the standard library's `math`.
 """
 
 import dataclasses
+import itertools
 import pathlib
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from tfrlhf import cli
 
 FRAME = "{}\nAnswer:\n"
 HELD_OUT = 200
-TEMPLATES = {
-    "+": (
-        "What is {a} + {b}?",
-        "Ann has {a} pears and gets {b}. How many are there?",
-        "A bus with {a} people takes on {b}. How many are there?",
-    ),
-    "-": (
-        "What is {a} - {b}?",
-        "Ann has {a} pears and eats {b}. How many are left?",
-        "Of {a} birds in a tree {b} fly off. How many are left?",
-    ),
-}
+HASTY = 0.4
+BATCH = 16
+STAGES = ("sft", "grpo")
+Record = dict[str, str]
+FORMS = (
+    ("What is {}", " + {}", " - {}", "?"),
+    ("Ann has {} pears", ", gets {}", ", eats {}", ". How many are left?"),
+    ("Of {} seats", ", {} more come", ", {} go", ". How many are there?"),
+)
 
 
 @dataclasses.dataclass
@@ -60,29 +59,29 @@ class Settings(cli.RunSettings):
     """Field of --data with the worked answer and its final number."""
     problems: int = 6000
     """That the grammar writes to train on, if there is no --data."""
-    sft_epochs: int = 16
-    """Over the worked answers; too few to get all of them right."""
-    sft_learning_rate: float = 3e-3
+    sft_epochs: int = 6
+    """Over the worked answers."""
+    sft_learning_rate: float = 2e-3
     prompts: int = 32
     """Of an iteration."""
     responses: int = 8
     """Sampled for each prompt; also answers to each held-out problem."""
     iterations: int = 40
     update_epochs: int = 2
-    max_new_tokens: int = 32
+    max_new_tokens: int = 24
     temperature: float = 1.0
-    learning_rate: float = 1e-4
-    context_length: int = 160
+    learning_rate: float = 2e-4
+    context_length: int = 96
     """Of the small GPT-2."""
 
 
 def main(settings: Settings) -> None:
-    """Learns arithmetic from worked answers, then from being right."""
+    """Learns from worked answers, then from being right."""
     if settings.tiny:
         settings = dataclasses.replace(
             settings,
             problems=500,
-            sft_epochs=3,
+            sft_epochs=2,
             prompts=4,
             responses=4,
             iterations=3,
@@ -97,7 +96,7 @@ def main(settings: Settings) -> None:
     training, held_out = load_data(settings)
     held_out = held_out[: 40 if settings.tiny else None]
 
-    # 1. Worked answers, until the model has the form and some of the sums.
+    # 1. Worked answers, with the sums and the habits that are in them.
     with strategy.scope():
         tuned = run.stage(
             "sft",
@@ -109,7 +108,7 @@ def main(settings: Settings) -> None:
     with strategy.scope():
         run.stage("grpo", "GRPO", lambda: optimise(run, settings, training))
 
-    # 3. Problems whose numbers were held out.
+    # 3. Problems that were held out.
     measured = run.stage(
         "evaluation",
         "Evaluation",
@@ -128,10 +127,11 @@ def main(settings: Settings) -> None:
     cli.print_where(run, summary)
 
 
-def load_data(
-    settings: Settings,
-) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Reads or writes {"prompt", "answer"} records to train on and held out."""
+def load_data(settings: Settings) -> tuple[list[Record], list[Record]]:
+    """Reads or writes records to train on and held out.
+
+    Of each the "prompt", a right "answer", and the "response" to learn from.
+    """
     if settings.data is None:
         return grammar(settings)
     from tfrlhf import data
@@ -141,6 +141,7 @@ def load_data(
         {
             "prompt": FRAME.format(record[settings.question]),
             "answer": record[settings.answer],
+            "response": record[settings.answer],
         }
         for record in data.read_jsonl(settings.data, fields)
     ]
@@ -158,35 +159,48 @@ def load_data(
     )
 
 
-def grammar(
-    settings: Settings,
-) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Writes problems; those that are held out share no numbers."""
+def grammar(settings: Settings) -> tuple[list[Record], list[Record]]:
+    """Writes problems: workings of those that are held out are whole."""
     order = random.Random(settings.seed)
-    sums = [(a, "+", b) for a in range(2, 100) for b in range(2, 100)]
-    sums += [(a, "-", b) for a in range(2, 100) for b in range(2, a)]
+    terms = [(sign, number) for sign in "+-" for number in range(2, 10)]
+    sums = list(itertools.product(terms[:8], terms, terms))
+    sums = [each for each in sums if min(values(each)) >= 0]
     order.shuffle(sums)
-    held_out = [problem(order, *each) for each in sums[:HELD_OUT]]
+    held_out = [problem(order, each) for each in sums[:HELD_OUT]]
     seen = order.choices(sums[HELD_OUT:], k=settings.problems)
-    return [problem(order, *each) for each in seen], held_out
+    return [problem(order, each, HASTY) for each in seen], held_out
 
 
-def problem(order: random.Random, a: int, sign: str, b: int) -> dict[str, str]:
-    """Asks for a + b or a - b; works it out by tens, then by ones."""
-    question = order.choice(TEMPLATES[sign]).format(a=a, b=b)
-    factor = 1 if sign == "+" else -1
-    tens, ones = b // 10 * 10, b % 10
-    working, value = [], a
-    for part in (tens, ones):
-        if part:
-            working.append(f"{value}{sign}{part}={value + factor * part}")
-            value += factor * part
-    answer = " ".join(working) + f"\n#### {value}"
-    return {"prompt": FRAME.format(question), "answer": answer}
+def values(terms: Sequence[tuple[str, int]]) -> list[int]:
+    """Returns the sum of the first term, of the first two, and so on."""
+    return list(itertools.accumulate(int(f"{s}{n}") for s, n in terms))
+
+
+def problem(
+    order: random.Random, terms: Sequence[tuple[str, int]], hasty: float = 0.0
+) -> Record:
+    """Asks for a sum and works it out; at times the last term is left out."""
+    first, plus, minus, end = order.choice(FORMS)
+    words = [(plus if s == "+" else minus).format(n) for s, n in terms[1:]]
+    question = first.format(terms[0][1]) + "".join(words) + end
+    left = terms[:-1] if order.random() < hasty else terms
+    return {
+        "prompt": FRAME.format(question),
+        "answer": worked(terms),
+        "response": worked(left),
+    }
+
+
+def worked(terms: Sequence[tuple[str, int]]) -> str:
+    """Writes an answer, a step for every term after the first."""
+    reached = values(terms)
+    pairs = zip(reached[:-1], terms[1:], reached[1:], strict=True)
+    steps = [f"{x}{sign}{n}={y}" for x, (sign, n), y in pairs]
+    return " ".join(steps) + f"\n#### {reached[-1]}"
 
 
 def fine_tune(
-    run: cli.Run, settings: Settings, training: list[dict[str, str]]
+    run: cli.Run, settings: Settings, training: list[Record]
 ) -> dict[str, Any]:
     """Teaches the model worked answers and saves it."""
     import keras
@@ -200,28 +214,26 @@ def fine_tune(
         else tfrlhf.small_policy(
             # Without the digits: each of them stays a token.
             (
-                re.sub(r"\d+", " ", record["prompt"] + record["answer"])
+                re.sub(r"\d+", " ", record["prompt"] + record["response"])
                 for record in training
             ),
-            layers=2 if settings.tiny else 4,
+            layers=2,
             context_length=settings.context_length,
         )
     )
-    from_nothing = settings.model is None
-    sft = tfrlhf.SFT(policy, learn_prompts=from_nothing)
+    sft = tfrlhf.SFT(policy)
     encoded = data.examples(
-        [{"prompt": r["prompt"], "response": r["answer"]} for r in training],
+        [{"prompt": r["prompt"], "response": r["response"]} for r in training],
         policy.need_tokenizer(),
         policy.context_length,
-        learn_prompts=from_nothing,
         skip_bad=settings.data is not None,
     )
-    steps = settings.sft_epochs * -(-len(encoded.token_ids) // 64)
+    steps = settings.sft_epochs * -(-len(encoded.token_ids) // BATCH)
     rate = cli.cosine(settings.sft_learning_rate, steps)
     sft.compile(keras.optimizers.AdamW(rate, weight_decay=0.1))
     history = sft.fit(
         encoded,
-        batch_size=64,
+        batch_size=BATCH,
         epochs=settings.sft_epochs,
         seed=settings.seed,
         callbacks=run.watchers("sft", {"loss": "nats/token"}),
@@ -229,12 +241,11 @@ def fine_tune(
     )
     with cli.writing(run.models / "sft") as directory:
         policy.save_to_preset(directory)
-    losses = history.history["loss"]
-    return {"parameters": policy.count_params(), "losses": losses}
+    return {"losses": history.history["loss"]}
 
 
 def optimise(
-    run: cli.Run, settings: Settings, training: list[dict[str, str]]
+    run: cli.Run, settings: Settings, training: list[Record]
 ) -> dict[str, Any]:
     """Raises the share of sampled answers that are right."""
     import keras
@@ -273,8 +284,8 @@ def optimise(
 
 
 def that_fit(
-    policy: Any, settings: Settings, records: list[dict[str, str]]
-) -> list[dict[str, str]]:
+    policy: Any, settings: Settings, records: list[Record]
+) -> list[Record]:
     """Leaves out problems that leave no room for their answer."""
     room = policy.context_length - settings.max_new_tokens
     encode = policy.need_tokenizer().encode
@@ -290,53 +301,41 @@ def that_fit(
 def evaluate(
     run: cli.Run,
     settings: Settings,
-    training: list[dict[str, str]],
-    held_out: list[dict[str, str]],
+    training: list[Record],
+    held_out: list[Record],
 ) -> dict[str, Any]:
     """Solves the held-out problems, greedily and several times each."""
-    import numpy as np
-
     import tfrlhf
-    from tfrlhf import rewards
+    from tfrlhf import evaluation
 
-    verify = rewards.NumericAnswer()
-    policies = {
-        name: tfrlhf.Policy.from_preset(run.models / name)
-        for name in ("sft", "grpo")
-    }
+    policies = {x: tfrlhf.Policy.from_preset(run.models / x) for x in STAGES}
     records = that_fit(policies["sft"], settings, held_out)
     prompts = [record["prompt"] for record in records]
-    golds = [record["answer"] for record in records]
-    each = settings.responses
-    measured, answers = {}, {}
+    measured: dict[str, dict[str, Any]] = {}
+    answers: dict[str, list[str]] = {}
     for name, policy in policies.items():
-        answers[name] = policy.generate(
-            prompts, sampler=sampler(settings, 0.0), seed=settings.seed
-        )
         # One sample of every problem at a time: a cache of all is large.
-        right = [
-            verify(
-                prompts,
-                policy.generate(
-                    prompts,
-                    sampler=sampler(settings, settings.temperature),
-                    seed=(settings.seed, number),
-                ),
-                answer=golds,
-            )
-            for number in range(each)
+        draw = sampler(settings, settings.temperature)
+        several = [
+            policy.generate(prompts, sampler=draw, seed=(settings.seed, i))
+            for i in range(settings.responses)
         ]
-        measured[name] = {
-            "greedy": mean(verify(prompts, answers[name], answer=golds)),
-            "sampled": mean(np.mean(right, axis=0)),
-            "pass": mean(np.max(right, axis=0)),
-        }
+        greedy = policy.generate(prompts, sampler=sampler(settings, 0.0))
+        measured[name] = measure(records, several, greedy)
+        answers[name] = greedy
+    before, after = measured["sft"], measured["grpo"]
+    # Of the same problems: what differs between them is in neither.
+    gains = {key: after[key] - before[key] for key in before}
+    measured["gain"] = {k: list(evaluation.mean(x)) for k, x in gains.items()}
+    for part in (before, after):
+        part |= {k: list(evaluation.accuracy(x)) for k, x in part.items()}
     usual = Counter(r["answer"].rpartition("#### ")[2] for r in training)
     guess = [f"#### {usual.most_common(1)[0][0]}"] * len(prompts)
-    measured["guess"] = {"greedy": mean(verify(prompts, guess, answer=golds))}
+    right = measure(records, [guess], guess)["greedy"]
+    measured["guess"] = {"greedy": list(evaluation.accuracy(right))}
     return {
         "prompts": len(prompts),
-        "responses": each,
+        "responses": settings.responses,
         "measured": measured,
         "samples": [
             [prompts[i], answers["sft"][i], answers["grpo"][i]]
@@ -345,11 +344,27 @@ def evaluate(
     }
 
 
-def mean(right: Any) -> list[float]:
-    """Returns a mean over problems and its standard error."""
-    from tfrlhf import evaluation
+def measure(
+    records: list[Record], several: list[list[str]], greedy: list[str]
+) -> dict[str, Any]:
+    """Returns shares of the answers to each problem, [problems] each."""
+    import numpy as np
 
-    return list(evaluation.accuracy(right))
+    from tfrlhf import rewards
+
+    verify = rewards.NumericAnswer()
+    golds = [record["answer"] for record in records]
+    right = [verify([], column, answer=golds) for column in several]
+    steps = [
+        [a.count("=") >= g.count("=") for a, g in zip(x, golds, strict=True)]
+        for x in several
+    ]
+    return {
+        "greedy": np.asarray(verify([], greedy, answer=golds)),
+        "sampled": np.mean(right, axis=0),
+        "pass": np.max(right, axis=0),
+        "steps": np.mean(steps, axis=0),
+    }
 
 
 def print_measured(summary: dict[str, Any]) -> None:
@@ -357,13 +372,17 @@ def print_measured(summary: dict[str, Any]) -> None:
     each, measured = summary["responses"], summary["measured"]
     cli.print_table(
         f"{summary['prompts']} held-out problems",
-        ("", "most common answer", "before", "after"),
+        ("", "most common answer", "before", "after", "gain"),
         [
-            (title, *(measured[x].get(key) for x in ("guess", "sft", "grpo")))
+            (
+                title,
+                *(measured[x].get(key) for x in ("guess", *STAGES, "gain")),
+            )
             for title, key in (
                 ("right, greedy", "greedy"),
                 (f"right, mean of {each} samples", "sampled"),
                 (f"right in any of {each} samples", "pass"),
+                ("no step left out, samples", "steps"),
             )
         ],
     )

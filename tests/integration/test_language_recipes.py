@@ -241,6 +241,11 @@ def test_arithmetic_learns_and_is_measured(tmp_path):
     for name in ("sft", "grpo"):
         part = found["measured"][name]
         assert part["pass"][0] >= part["sampled"][0]
+    before, after = (
+        found["measured"][x]["sampled"][0] for x in ("sft", "grpo")
+    )
+    gain = found["measured"]["gain"]["sampled"][0]
+    assert gain == pytest.approx(after - before, abs=1e-6)
     assert "40 held-out problems" in printed
 
 
@@ -263,19 +268,30 @@ def test_arithmetic_problems(arithmetic):
     from tfrlhf.rewards import NumericAnswer
 
     training, held_out = arithmetic.load_data(arithmetic.Settings())
-    records = training + held_out
-    asked = []
-    for record in records:
-        a, b = map(int, re.findall(r"\d+", record["prompt"]))
-        plus = re.search(r"\+|gets|takes on", record["prompt"])
-        value = a + b if plus else a - b
-        asked.append((a, bool(plus), b))
-        assert NumericAnswer()([""], [record["answer"]], answer=[value]) == [1]
-        for left, right in re.findall(r"([\d+-]+)=(\d+)", record["answer"]):
+    asked, right = [], []
+    for record in training + held_out:
+        prompt = record["prompt"]
+        found = re.findall(r"(\w+|[+-]) (\d)", prompt)
+        if "seats" in prompt:
+            found = [x[::-1] for x in re.findall(r"(\d) (\w+)", prompt)]
+        minus = ("-", "eats", "go")
+        terms = [int(f"{'-' * (word in minus)}{n}") for word, n in found]
+        asked.append(tuple(terms))
+        verify = NumericAnswer()
+        answers = [record["answer"], record["response"]]
+        found = verify(["", ""], answers, answer=[sum(terms)] * 2)
+        right.append(found[1])
+        assert found[0] == 1.0
+        for left, value in re.findall(r"([\d+-]+)=(\d+)", answers[1]):
             x, sign, y = re.split(r"([+-])", left)
-            assert int(right) == int(x) + int(sign + y)
-    # The working ends in the answer.
-    assert not set(asked[: len(training)]) & set(asked[len(training) :])
+            assert int(value) == int(x) + int(sign + y)
+        # The working ends in the answer, whatever it leaves out.
+        assert answers[1].endswith(f"={value}\n#### {value}")
+        assert answers[1].count("=") == 1 + found[1]
+    count = len(training)
+    assert not set(asked[:count]) & set(asked[count:])
+    assert set(right[count:]) == {1.0}
+    assert sum(right[:count]) / count == pytest.approx(0.6, abs=0.03)
 
 
 def test_arithmetic_does_not_shadow_the_standard_library():
