@@ -7,8 +7,11 @@ import sys
 import pytest
 import tensorflow as tf
 
+from tests import small
 from tests.conftest import ROOT
 from tfrlhf import cli
+from tfrlhf import data
+from tfrlhf import evaluation
 from tfrlhf import rewards
 
 
@@ -187,9 +190,12 @@ def test_an_interrupted_stage_is_repeated(directory):
 
 
 def test_the_summary(directory):
-    begin(directory).write_summary({"win_rate": 0.5, "text": "好"})
+    summary = begin(directory).write_summary({"win_rate": 0.5, "text": "好"})
     text = (directory / "summary.json").read_text("utf-8")
-    assert json.loads(text) == {"win_rate": 0.5, "text": "好"}
+    assert json.loads(text) == summary
+    assert summary["win_rate"] == 0.5 and summary["text"] == "好"
+    assert set(summary["seconds"]) == {"first"}
+    assert 100 < summary["peak_memory_mb"] < 100_000
     assert not list(directory.glob("*.partial"))
 
 
@@ -219,6 +225,59 @@ def test_writing_replaces_what_an_unfinished_start_left(tmp_path):
         (partial / "new").write_text("")
     assert [p.name for p in final.iterdir()] == ["new"]
     assert [p.name for p in tmp_path.iterdir()] == ["policy"]
+
+
+class Model:
+    """Something that can be saved."""
+
+    def save_to_preset(self, directory):
+        (directory / "weights").write_text("new")
+
+
+def test_a_model_is_saved_by_its_name(directory):
+    run = begin(directory)
+    run.save(Model(), "policy")
+    assert [p.name for p in run.models.iterdir()] == ["policy"]
+    assert (run.models / "policy" / "weights").read_text() == "new"
+
+
+def test_records_are_repeated_in_their_order():
+    assert cli.repeated("abc", 7) == list("abcabca")
+    assert cli.repeated("abc", 2) == list("ab")
+
+
+def test_responses_are_drawn_as_the_settings_say():
+    settings = cli.SamplingSettings(max_new_tokens=7, temperature=0.5)
+    drawn = settings.sampler()
+    assert (drawn.temperature, drawn.max_new_tokens) == (0.5, 7)
+    assert settings.sampler(0.0).temperature == 0.0
+
+
+def test_fine_tuning(directory):
+    run = begin(directory, seed=1)
+    policy = small.gpt2_policy()
+    records = [{"prompt": f"{n} ", "response": "yes"} for n in range(12)]
+    # Encoded, where a length would be that of the tuple.
+    examples = data.examples(records, policy.tokenizer, 32, True)
+    losses = cli.fine_tune(
+        run, policy, examples, rate=1e-2, epochs=3, batch_size=4
+    )
+    assert len(losses) == 3 and losses[-1] < losses[0]
+    assert (run.logs / "sft").is_dir()
+
+
+def test_a_reward_model_learns_from_comparisons(directory):
+    run = begin(directory)
+    pairs = [
+        {"prompt": f"{n} ", "chosen": "yes", "rejected": "no"}
+        for n in range(64)
+    ]
+    reward = cli.learn_reward(
+        run, small.gpt2_policy(), pairs, epochs=4, rate=1e-2
+    )
+    found = evaluation.reward_accuracy(reward, pairs[:8])
+    assert found.value == 1.0
+    assert (run.logs / "reward").is_dir()
 
 
 def test_functions_are_found(tmp_path, monkeypatch):

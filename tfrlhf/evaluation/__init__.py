@@ -1,7 +1,10 @@
 """Measuring a policy: against another one, and for what a score misses."""
 
+from tfrlhf.evaluation.alerts import GrowthAlert
+from tfrlhf.evaluation.alerts import draw_streams
 from tfrlhf.evaluation.baselines import bag_of_words_accuracy
 from tfrlhf.evaluation.baselines import longer_accuracy
+from tfrlhf.evaluation.baselines import reward_accuracy
 from tfrlhf.evaluation.calibration import Bin
 from tfrlhf.evaluation.calibration import Calibration
 from tfrlhf.evaluation.calibration import calibration
@@ -28,6 +31,7 @@ __all__ = [
     "Calibration",
     "Curve",
     "Estimate",
+    "GrowthAlert",
     "Interval",
     "LabelQuality",
     "accuracy",
@@ -35,12 +39,14 @@ __all__ = [
     "calibration",
     "compare",
     "distinct_n",
+    "draw_streams",
     "label_quality",
     "longer_accuracy",
     "mean",
     "naive_bayes",
     "plot_frontier",
     "ranking_quality",
+    "reward_accuracy",
     "score_at_kl",
     "self_similarity",
     "sequence_kl",
