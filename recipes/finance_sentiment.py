@@ -182,14 +182,12 @@ def optimise(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
     )
     # Eight answers to each prompt.
     wanted = settings.iterations * settings.batch_size // 8
-    grpo.fit(
+    run.fit(
+        grpo,
         cli.repeated(data.judged, wanted),
+        "grpo",
+        {"objective/scores": "right", "objective/kl": "KL"},
         batch_size=settings.batch_size,
-        seed=settings.seed,
-        callbacks=run.watchers(
-            "grpo", {"objective/scores": "right", "objective/kl": "KL"}
-        ),
-        verbose=0,
     )
     run.save(policy, "policy")
     return {"iterations": int(grpo.state.iteration.numpy())}

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator
 
 from tests import small
 from tests.conftest import ROOT
@@ -234,11 +235,56 @@ class Model:
         (directory / "weights").write_text("new")
 
 
+class Trainer:
+    """Notes how it is called."""
+
+    def fit(self, x, **options):
+        self.x, self.options = x, options
+        return self
+
+    history = {"loss": [2.0, 1.0]}
+
+
+def test_fitting_is_watched_and_seeded(directory):
+    run, trainer = begin(directory, seed=5), Trainer()
+    first = object()
+    found = run.fit(
+        trainer, [1], "sft", {"loss": "L"}, epochs=2, callbacks=[first]
+    )
+    assert found == {"loss": [2.0, 1.0]}
+    assert trainer.x == [1] and trainer.options["seed"] == 5
+    assert trainer.options["epochs"] == 2
+    callbacks = trainer.options["callbacks"]
+    assert callbacks[0] is first and callbacks[1].shown == {"loss": "L"}
+    run.fit(trainer, [1], "ppo", seed=6)
+    assert trainer.options["seed"] == 6
+    assert set(trainer.options["callbacks"][0].shown.values()) == {
+        "score",
+        "KL",
+    }
+
+
+def test_numbers_over_time_are_logged(directory):
+    run = begin(directory)
+    run.log_series("stream", {"share": [0.5, 0.25, 0.75]}, first=1)
+    events = event_accumulator.EventAccumulator(str(run.logs / "stream"))
+    events.Reload()
+    steps = [event.step for event in events.Tensors("stream/share")]
+    assert steps == [1, 2]
+
+
 def test_a_model_is_saved_by_its_name(directory):
     run = begin(directory)
     run.save(Model(), "policy")
     assert [p.name for p in run.models.iterdir()] == ["policy"]
     assert (run.models / "policy" / "weights").read_text() == "new"
+
+
+def test_the_policy_to_start_from(tmp_path):
+    made = cli.start_policy(None, ["What is 1 + 1?"] * 9, layers=1, width=8)
+    made.save_to_preset(tmp_path / "model")
+    found = cli.start_policy(str(tmp_path / "model"), iter(()))
+    assert found.count_params() == made.count_params()
 
 
 def test_records_are_repeated_in_their_order():

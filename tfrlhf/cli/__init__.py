@@ -7,6 +7,7 @@ from tfrlhf.cli.learning import cosine
 from tfrlhf.cli.learning import fine_tune
 from tfrlhf.cli.learning import learn_reward
 from tfrlhf.cli.learning import repeated
+from tfrlhf.cli.learning import start_policy
 from tfrlhf.cli.run import Run
 from tfrlhf.cli.run import RunSettings
 from tfrlhf.cli.run import SamplingSettings
@@ -42,5 +43,6 @@ __all__ = [
     "print_table",
     "print_where",
     "repeated",
+    "start_policy",
     "writing",
 ]

@@ -1,5 +1,6 @@
 """What recipes do alike before their own algorithm has its turn."""
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,27 @@ def repeated(records: Sequence[Any], count: int) -> list[Any]:
         count: how many to return.
     """
     return [records[i % len(records)] for i in range(count)]
+
+
+def start_policy(
+    model: str | None, texts: Iterable[str], **options: Any
+) -> Any:
+    """Loads the policy to start from, or makes a small random one.
+
+    Args:
+        model: directory or KerasHub preset; None for a small one.
+        texts: what the small one's tokenizer is trained on.
+        **options: of `tfrlhf.small_policy`.
+
+    Returns:
+        The `tfrlhf.Policy`.
+    """
+    from tfrlhf.models import Policy
+    from tfrlhf.models import small_policy
+
+    if model:
+        return Policy.from_preset(model)
+    return small_policy(texts, **options)
 
 
 def fine_tune(
@@ -75,15 +97,15 @@ def fine_tune(
     count = len(getattr(examples, "token_ids", examples))
     decay = cosine(rate, epochs * -(-count // batch_size))
     sft.compile(keras.optimizers.AdamW(decay, weight_decay=weight_decay))
-    history = sft.fit(
+    history = run.fit(
+        sft,
         examples,
+        stage,
+        {"loss": "nats/token"},
         batch_size=batch_size,
         epochs=epochs,
-        seed=run.settings.seed,
-        callbacks=run.watchers(stage, {"loss": "nats/token"}),
-        verbose=0,
     )
-    return list(history.history["loss"])
+    return history["loss"]
 
 
 def learn_reward(
@@ -115,12 +137,12 @@ def learn_reward(
     reward = RewardModel.from_policy(policy)
     steps = epochs * -(-len(pairs) // 32)
     reward.compile(keras.optimizers.Adam(cosine(rate, steps)))
-    reward.fit(
+    run.fit(
+        reward,
         pairs,
+        stage,
+        {"loss": "loss", "accuracy": "accuracy"},
         batch_size=32,
         epochs=epochs,
-        seed=run.settings.seed,
-        callbacks=run.watchers(stage, {"loss": "loss", "accuracy": "accuracy"}),
-        verbose=0,
     )
     return reward

@@ -148,6 +148,38 @@ class Run:
             callbacks.TensorBoard(self.logs / stage, config=self.config),
         ]
 
+    def fit(
+        self,
+        trainer: Any,
+        x: Any,
+        stage: str,
+        shown: dict[str, str] | None = None,
+        **options: Any,
+    ) -> dict[str, list[float]]:
+        """Calls `trainer.fit`, watched and seeded as this run is.
+
+        Args:
+            trainer: a compiled one, such as `tfrlhf.PPO`.
+            x: what it learns from.
+            stage: names the progress line and the log.
+            shown: name of a metric to its title in the line; score and KL if
+                not given.
+            **options: what else `fit` takes; its `seed` is the run's if not
+                given, and its `callbacks` come before those that watch.
+
+        Returns:
+            Each metric's numbers, one an epoch or one an iteration.
+        """
+        shown = shown or {"objective/scores": "score", "objective/kl": "KL"}
+        first = options.pop("callbacks", [])
+        history = trainer.fit(
+            x,
+            callbacks=[*first, *self.watchers(stage, shown)],
+            verbose=0,
+            **{"seed": self.settings.seed} | options,
+        )
+        return dict(history.history)
+
     def log_series(
         self, name: str, series: dict[str, Sequence[float]], first: int = 0
     ) -> None:

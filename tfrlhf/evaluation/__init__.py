@@ -9,6 +9,7 @@ from tfrlhf.evaluation.calibration import Bin
 from tfrlhf.evaluation.calibration import Calibration
 from tfrlhf.evaluation.calibration import calibration
 from tfrlhf.evaluation.comparison import compare
+from tfrlhf.evaluation.comparison import draw_responses
 from tfrlhf.evaluation.diversity import distinct_n
 from tfrlhf.evaluation.diversity import self_similarity
 from tfrlhf.evaluation.frontier import Curve
@@ -39,6 +40,7 @@ __all__ = [
     "calibration",
     "compare",
     "distinct_n",
+    "draw_responses",
     "draw_streams",
     "label_quality",
     "longer_accuracy",
