@@ -191,25 +191,6 @@ SESSION = {
 }
 
 
-@pytest.mark.parametrize(
-    ("compare", "rivals", "expected"),
-    [
-        ("skipped", 3, [[" b", " a"], [" d", " c", " a"]]),
-        ("skipped", 1, [[" b", " a"], [" d", " c"]]),
-        ("all", 3, [[" b", " a", " c", " e"], [" d", " c", " e", " a"]]),
-    ],
-)
-def test_lists_from_clicks(load, compare, rivals, expected):
-    recipe = load("recommend")
-    settings = recipe.Settings(compare=compare, rivals=rivals)
-    found = recipe.preferences([SESSION], settings)
-    assert [x["responses"] for x in found] == expected
-    for each in found:
-        assert each["ranks"] == [0] + [1] * (len(each["responses"]) - 1)
-    with pytest.raises(cli.UserError, match="No session has a click below"):
-        recipe.preferences([SESSION | {"clicks": [0] * 5}], settings)
-
-
 def test_lower_places_are_clicked_less_than_they_deserve(load):
     recipe = load("recommend")
     settings = recipe.Settings(sessions=2000)

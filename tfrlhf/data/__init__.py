@@ -10,6 +10,7 @@ from tfrlhf.data.agreement import weight_annotators
 from tfrlhf.data.batches import batches
 from tfrlhf.data.chinese import characters_apart
 from tfrlhf.data.chinese import is_chinese
+from tfrlhf.data.clicks import click_preferences
 from tfrlhf.data.examples import examples
 from tfrlhf.data.examples import sequences
 from tfrlhf.data.packing import PackedExamples
@@ -43,6 +44,7 @@ __all__ = [
     "annotator_agreement",
     "batches",
     "characters_apart",
+    "click_preferences",
     "check_prompts",
     "encode_prompts",
     "examples",

@@ -19,6 +19,7 @@ from tfrlhf.evaluation.labels import LabelQuality
 from tfrlhf.evaluation.labels import label_quality
 from tfrlhf.evaluation.labels import naive_bayes
 from tfrlhf.evaluation.likelihood import sequence_kl
+from tfrlhf.evaluation.ranking import ranking_estimates
 from tfrlhf.evaluation.ranking import ranking_quality
 from tfrlhf.evaluation.win_rate import Estimate
 from tfrlhf.evaluation.win_rate import Interval
@@ -47,6 +48,7 @@ __all__ = [
     "mean",
     "naive_bayes",
     "plot_frontier",
+    "ranking_estimates",
     "ranking_quality",
     "reward_accuracy",
     "score_at_kl",
