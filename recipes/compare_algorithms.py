@@ -18,21 +18,11 @@ from tfrlhf import cli
 from tfrlhf.cli import console
 
 ALGORITHMS = (
-    "PPO",
-    "REINFORCE",
-    "REINFORCE++",
-    "RLOO",
-    "GRPO",
-    "Dr. GRPO",
-    "DAPO",
-    "GSPO",
-    "RWR",
-    "AWR",
-    "Online DPO",
+    "PPO,REINFORCE,REINFORCE++,RLOO,GRPO,Dr. GRPO,DAPO,GSPO,RWR,AWR,Online DPO"
 )
+PAIRWISE = "DPO,cDPO,robust DPO,IPO,SimPO,ORPO,KTO"
 # Of the learning; 2e-4 for the others.
 RATES = {"PPO": 1.5e-4, "Online DPO": 1e-4}
-PAIRWISE = ("DPO", "cDPO", "robust DPO", "IPO", "SimPO", "ORPO", "KTO")
 
 
 @dataclasses.dataclass
@@ -41,7 +31,7 @@ class Settings(cli.SamplingSettings):
 
     model: str | None = None
     """Policy to start from; a small GPT-2 fine-tuned here if not given."""
-    algorithms: str = ",".join((*ALGORITHMS, *PAIRWISE))
+    algorithms: str = f"{ALGORITHMS},{PAIRWISE}"
     """Some of them, with commas."""
     seeds: int = 3
     iterations: int = 40
@@ -74,21 +64,19 @@ def main(settings: Settings) -> None:
         run.stage("sft", "The start", lambda: fine_tune(run, settings))
 
     # 2. Search, for comparison.
-    searched = run.stage(
-        "best_of_n", "Best of n", lambda: search(run, settings)
-    )
+    task = (run, settings)
+    searched = run.stage("best_of_n", "Best of n", lambda: search(*task))
 
     # 3. Every algorithm with every seed.
     curves: dict[str, list[Any]] = {}
     for seed in range(settings.seeds):
         for name in names:
+            work = learn_pairs if name in PAIRWISE.split(",") else optimise
             with strategy.scope():
                 result = run.stage(
                     f"{name}-{seed}",
                     f"{name}, seed {seed}",
-                    lambda n=name, s=seed: (
-                        learn_pairs if n in PAIRWISE else optimise
-                    )(run, settings, n, s),
+                    lambda w=work, n=name, s=seed: w(*task, n, s),
                 )
             curves.setdefault(name, []).append(evaluation.Curve(**result))
 
@@ -102,10 +90,7 @@ def main(settings: Settings) -> None:
         {
             "kl": grid,
             "rewards": rows,
-            "curves": {
-                name: [curve._asdict() for curve in results]
-                for name, results in curves.items()
-            },
+            "curves": {n: [c._asdict() for c in x] for n, x in curves.items()},
             "best_of_n": searched,
         }
     )
@@ -116,7 +101,7 @@ def main(settings: Settings) -> None:
 
 def chosen(settings: Settings) -> list[str]:
     """Reads the names of the algorithms to compare."""
-    known = (*ALGORITHMS, *PAIRWISE)
+    known = f"{ALGORITHMS},{PAIRWISE}".split(",")
     names = [name.strip() for name in settings.algorithms.split(",")]
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -136,24 +121,22 @@ def variants(settings: Settings) -> dict[str, tuple[Any, dict[str, Any]]]:
     # Its KL is in the loss and not in the reward.
     kl = loss(mean_over="responses", kl_weight=settings.kl_weight)
     level = loss(0.03, level="sequence", mean_over="responses")
-    unscaled = tfrlhf.GroupRelative(8, scale=False)
+    unscaled = {
+        "loss": loss(mean_over="limit"),
+        "advantage": tfrlhf.GroupRelative(8, scale=False),
+    }
+    weighted = {"advantage": tfrlhf.AdvantageWeighted(0.5)}
     return {
         "PPO": (tfrlhf.PPO, {"minibatches": 2}),
         "REINFORCE": (tfrlhf.REINFORCE, {}),
         "REINFORCE++": (tfrlhf.REINFORCEPlusPlus, several),
         "RLOO": (tfrlhf.RLOO, {}),
         "GRPO": (grpo, several | {"loss": kl, "kl": tfrlhf.FixedKL(0.0)}),
-        "Dr. GRPO": (
-            grpo,
-            several | {"loss": loss(mean_over="limit"), "advantage": unscaled},
-        ),
+        "Dr. GRPO": (grpo, several | unscaled),
         "DAPO": (grpo, several | {"loss": loss((0.2, 0.28))}),
         "GSPO": (grpo, several | {"loss": level}),
         "RWR": (tfrlhf.RewardWeightedRegression, {}),
-        "AWR": (
-            tfrlhf.AdvantageWeightedRegression,
-            {"advantage": tfrlhf.AdvantageWeighted(0.5)},
-        ),
+        "AWR": (tfrlhf.AdvantageWeightedRegression, weighted),
         "Online DPO": (tfrlhf.OnlineDPO, {}),
     }
 
@@ -177,9 +160,8 @@ def make_trainer(
         given = given | {"value_optimizer": fast}
     else:
         trainer = kind(policy, reward)
-    rate = RATES.get(name, 2e-4)
     trainer.compile(
-        keras.optimizers.Adam(rate, epsilon=1e-5),
+        keras.optimizers.Adam(RATES.get(name, 2e-4), epsilon=1e-5),
         sampler=settings.sampler(),
         **given,
     )
@@ -211,19 +193,7 @@ def make_pair_trainer(name: str, policy: Any) -> Any:
 
 def fine_tune(run: cli.Run, settings: Settings) -> dict[str, Any]:
     """Makes the policy that every run starts from."""
-    from tfrlhf.data import embedded
-
-    examples = embedded.load(settings.seed).examples
-    if settings.tiny:
-        examples = examples[:256]
-    policy = cli.start_policy(
-        settings.model,
-        (e["prompt"] + e["response"] for e in examples),
-        layers=2 if settings.tiny else 4,
-    )
-    if settings.model is None:
-        epochs = 1 if settings.tiny else 7
-        cli.fine_tune(run, policy, examples, rate=3e-3, epochs=epochs)
+    policy = cli.embedded_policy(run, settings.model)
     run.save(policy, "start")
     return {"parameters": policy.count_params()}
 
@@ -295,7 +265,8 @@ def learn_pairs(
 
     start = tfrlhf.Policy.from_preset(run.models / "start")
     policy = tfrlhf.Policy.from_preset(run.models / "start")
-    records, batch_size = compare_samples(start, settings, name, seed)
+    records = compare_samples(start, settings, name, seed)
+    batch_size = 64 if name == "KTO" else 32
     trainer = make_pair_trainer(name, policy)
     curve: dict[str, list[float]] = {"kl": [], "scores": []}
     batches = -(-len(records) // batch_size)
@@ -329,10 +300,10 @@ def learn_pairs(
 
 def compare_samples(
     start: Any, settings: Settings, name: str, seed: int
-) -> tuple[list[dict[str, Any]], int]:
-    """Returns pairs of the start's samples, or ratings, and a batch's size.
+) -> list[dict[str, Any]]:
+    """Ranks as many samples of the start as other algorithms draw.
 
-    As many are sampled as the other algorithms sample.
+    Returns pairs, or for KTO each of their responses with a rating.
     """
     import tfrlhf
     from tfrlhf import rewards
@@ -347,13 +318,12 @@ def compare_samples(
         seed,
     ).pairs()
     if name != "KTO":
-        return list(pairs), 32
-    ratings = [
+        return list(pairs)
+    return [
         {"prompt": pair["prompt"], "response": pair[side], "rating": rating}
         for pair in pairs
         for side, rating in (("chosen", 1), ("rejected", 0))
     ]
-    return ratings, 64
 
 
 def some_prompts(settings: Settings, seed: int, count: int) -> list[Any]:

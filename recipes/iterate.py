@@ -111,19 +111,7 @@ def go_round(run: cli.Run, settings: Settings, number: int) -> dict[str, Any]:
 
 def start(run: cli.Run, settings: Settings) -> dict[str, Any]:
     """Loads the policy, or fine-tunes a small one on the embedded task."""
-    from tfrlhf.data import embedded
-
-    examples = embedded.load(settings.seed).examples
-    if settings.tiny:
-        examples = examples[:256]
-    policy = cli.start_policy(
-        settings.model,
-        (e["prompt"] + e["response"] for e in examples),
-        layers=2 if settings.tiny else 4,
-    )
-    if settings.model is None:
-        epochs = 1 if settings.tiny else 7
-        cli.fine_tune(run, policy, examples, rate=3e-3, epochs=epochs)
+    policy = cli.embedded_policy(run, settings.model)
     run.save(policy, "policy-0")
     return {"parameters": policy.count_params()}
 

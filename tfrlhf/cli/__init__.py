@@ -4,6 +4,7 @@ Imports nothing heavy, so that `--help` answers at once.
 """
 
 from tfrlhf.cli.learning import cosine
+from tfrlhf.cli.learning import embedded_policy
 from tfrlhf.cli.learning import fine_tune
 from tfrlhf.cli.learning import learn_reward
 from tfrlhf.cli.learning import repeated
@@ -32,6 +33,7 @@ __all__ = [
     "check_files",
     "console",
     "cosine",
+    "embedded_policy",
     "fine_tune",
     "learn_reward",
     "load_function",
