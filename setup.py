@@ -9,7 +9,7 @@ setup(
     description="Reinforcement learning from human feedback for Keras",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["tfrlhf", "tfrlhf.*"]),
-    package_data={"tfrlhf": ["py.typed", "data/embedded/*.jsonl"]},
+    package_data={"tfrlhf": ["py.typed", "data/embedded/*.json*"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<3.16",

@@ -18,35 +18,25 @@ from tfrlhf import cli
 from tfrlhf.cli import console
 
 ALGORITHMS = (
-    "PPO",
-    "REINFORCE",
-    "REINFORCE++",
-    "RLOO",
-    "GRPO",
-    "Dr. GRPO",
-    "DAPO",
-    "GSPO",
-    "RWR",
-    "AWR",
-    "Online DPO",
+    "PPO,REINFORCE,REINFORCE++,RLOO,GRPO,Dr. GRPO,DAPO,GSPO,RWR,AWR,Online DPO"
 )
-PAIRWISE = ("DPO", "cDPO", "robust DPO", "IPO", "SimPO", "ORPO", "KTO")
+PAIRWISE = "DPO,cDPO,robust DPO,IPO,SimPO,ORPO,KTO"
+# Of the learning; 2e-4 for the others.
+RATES = {"PPO": 1.5e-4, "Online DPO": 1e-4}
 
 
 @dataclasses.dataclass
-class Settings(cli.RunSettings):
+class Settings(cli.SamplingSettings):
     """What to compare, and for how long."""
 
     model: str | None = None
     """Policy to start from; a small GPT-2 fine-tuned here if not given."""
-    algorithms: str = ",".join((*ALGORITHMS, *PAIRWISE))
+    algorithms: str = f"{ALGORITHMS},{PAIRWISE}"
     """Some of them, with commas."""
     seeds: int = 3
     iterations: int = 40
     """Rollouts of batch_size responses, at most."""
     batch_size: int = 64
-    max_new_tokens: int = 40
-    temperature: float = 0.7
     kl_weight: float = 0.02
     """Of the penalty in the reward, or in the loss for GRPO."""
     kl_grid: str = "1,2,4,8"
@@ -59,14 +49,7 @@ def main(settings: Settings) -> None:
         settings = dataclasses.replace(
             settings, seeds=2, iterations=3, batch_size=16, kl_grid="0.01,0.1"
         )
-    names = [name.strip() for name in settings.algorithms.split(",")]
-    known = (*ALGORITHMS, *PAIRWISE)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise cli.UserError(
-            f"--algorithms has no {unknown[0]!r}: choose from "
-            f"{', '.join(known)}."
-        )
+    names = chosen(settings)
     run = cli.Run("compare_algorithms", settings)
 
     import keras
@@ -81,21 +64,19 @@ def main(settings: Settings) -> None:
         run.stage("sft", "The start", lambda: fine_tune(run, settings))
 
     # 2. Search, for comparison.
-    searched = run.stage(
-        "best_of_n", "Best of n", lambda: search(run, settings)
-    )
+    task = (run, settings)
+    searched = run.stage("best_of_n", "Best of n", lambda: search(*task))
 
     # 3. Every algorithm with every seed.
     curves: dict[str, list[Any]] = {}
     for seed in range(settings.seeds):
         for name in names:
+            work = learn_pairs if name in PAIRWISE.split(",") else optimise
             with strategy.scope():
                 result = run.stage(
                     f"{name}-{seed}",
                     f"{name}, seed {seed}",
-                    lambda n=name, s=seed: (
-                        learn_pairs if n in PAIRWISE else optimise
-                    )(run, settings, n, s),
+                    lambda w=work, n=name, s=seed: w(*task, n, s),
                 )
             curves.setdefault(name, []).append(evaluation.Curve(**result))
 
@@ -105,29 +86,59 @@ def main(settings: Settings) -> None:
         name: [evaluation.score_at_kl(results, kl) for kl in grid]
         for name, results in curves.items()
     }
-    summary = {
-        "kl": grid,
-        "rewards": rows,
-        "curves": {
-            name: [curve._asdict() for curve in results]
-            for name, results in curves.items()
-        },
-        "best_of_n": searched,
-        "seconds": run.seconds,
-        "peak_memory_mb": cli.peak_memory_mb(),
-    }
-    run.write_summary(summary)
+    summary = run.write_summary(
+        {
+            "kl": grid,
+            "rewards": rows,
+            "curves": {n: [c._asdict() for c in x] for n, x in curves.items()},
+            "best_of_n": searched,
+        }
+    )
     print_tables(grid, rows, curves, searched)
-    picture = run.directory / "frontier.png"
-    try:
-        bound, scores = zip(*searched.values(), strict=True)
-        evaluation.plot_frontier(
-            picture, curves, {"best of n": evaluation.Curve(bound, scores)}
-        )
-        console.print(f"[bold]plot[/] {picture}")
-    except ImportError as error:
-        console.print(str(error), markup=False)
+    draw(run, curves, searched)
     cli.print_where(run, summary)
+
+
+def chosen(settings: Settings) -> list[str]:
+    """Reads the names of the algorithms to compare."""
+    known = f"{ALGORITHMS},{PAIRWISE}".split(",")
+    names = [name.strip() for name in settings.algorithms.split(",")]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise cli.UserError(
+            f"--algorithms has no {unknown[0]!r}: choose from "
+            f"{', '.join(known)}."
+        )
+    return names
+
+
+def variants(settings: Settings) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Returns each algorithm's class, and what else it is compiled with."""
+    import tfrlhf
+
+    loss = tfrlhf.losses.PPOLoss
+    grpo, several = tfrlhf.GRPO, {"update_epochs": 4}
+    # Its KL is in the loss and not in the reward.
+    kl = loss(mean_over="responses", kl_weight=settings.kl_weight)
+    level = loss(0.03, level="sequence", mean_over="responses")
+    unscaled = {
+        "loss": loss(mean_over="limit"),
+        "advantage": tfrlhf.GroupRelative(8, scale=False),
+    }
+    weighted = {"advantage": tfrlhf.AdvantageWeighted(0.5)}
+    return {
+        "PPO": (tfrlhf.PPO, {"minibatches": 2}),
+        "REINFORCE": (tfrlhf.REINFORCE, {}),
+        "REINFORCE++": (tfrlhf.REINFORCEPlusPlus, several),
+        "RLOO": (tfrlhf.RLOO, {}),
+        "GRPO": (grpo, several | {"loss": kl, "kl": tfrlhf.FixedKL(0.0)}),
+        "Dr. GRPO": (grpo, several | unscaled),
+        "DAPO": (grpo, several | {"loss": loss((0.2, 0.28))}),
+        "GSPO": (grpo, several | {"loss": level}),
+        "RWR": (tfrlhf.RewardWeightedRegression, {}),
+        "AWR": (tfrlhf.AdvantageWeightedRegression, weighted),
+        "Online DPO": (tfrlhf.OnlineDPO, {}),
+    }
 
 
 def make_trainer(
@@ -138,68 +149,20 @@ def make_trainer(
 
     import tfrlhf
 
-    loss = tfrlhf.losses.PPOLoss
-    several = {"update_epochs": 4}
-    # Class, learning rate, and what else it is compiled with.
-    choices: dict[str, tuple[Any, float, dict[str, Any]]] = {
-        "PPO": (
-            tfrlhf.PPO,
-            1.5e-4,
-            {
-                "value_optimizer": keras.optimizers.Adam(1e-3, epsilon=1e-5),
-                "minibatches": 2,
-            },
-        ),
-        "REINFORCE": (tfrlhf.REINFORCE, 2e-4, {}),
-        "REINFORCE++": (tfrlhf.REINFORCEPlusPlus, 2e-4, several),
-        "RLOO": (tfrlhf.RLOO, 2e-4, {}),
-        "GRPO": (
-            tfrlhf.GRPO,
-            2e-4,
-            several
-            | {
-                "loss": loss(
-                    mean_over="responses", kl_weight=settings.kl_weight
-                ),
-                "kl": tfrlhf.FixedKL(0.0),
-            },
-        ),
-        "Dr. GRPO": (
-            tfrlhf.GRPO,
-            2e-4,
-            several
-            | {
-                "loss": loss(mean_over="limit"),
-                "advantage": tfrlhf.GroupRelative(8, scale=False),
-            },
-        ),
-        "DAPO": (tfrlhf.GRPO, 2e-4, several | {"loss": loss((0.2, 0.28))}),
-        "GSPO": (
-            tfrlhf.GRPO,
-            2e-4,
-            several
-            | {"loss": loss(0.03, level="sequence", mean_over="responses")},
-        ),
-        "RWR": (tfrlhf.RewardWeightedRegression, 2e-4, {}),
-        "AWR": (
-            tfrlhf.AdvantageWeightedRegression,
-            2e-4,
-            {"advantage": tfrlhf.AdvantageWeighted(0.5)},
-        ),
-        "Online DPO": (tfrlhf.OnlineDPO, 1e-4, {}),
-    }
-    kind, rate, given = choices[name]
+    kind, given = variants(settings)[name]
+    if name != "Online DPO":
+        given = {"kl": tfrlhf.FixedKL(settings.kl_weight)} | given
     trainer: Any
     if name == "PPO":
         value = tfrlhf.ValueModel.from_policy(policy)
         trainer = tfrlhf.PPO(policy, reward, value)
+        fast = keras.optimizers.Adam(1e-3, epsilon=1e-5)
+        given = given | {"value_optimizer": fast}
     else:
         trainer = kind(policy, reward)
-    if name != "Online DPO":
-        given = {"kl": tfrlhf.FixedKL(settings.kl_weight)} | given
     trainer.compile(
-        keras.optimizers.Adam(rate, epsilon=1e-5),
-        sampler=sampler(settings),
+        keras.optimizers.Adam(RATES.get(name, 2e-4), epsilon=1e-5),
+        sampler=settings.sampler(),
         **given,
     )
     return trainer
@@ -228,47 +191,10 @@ def make_pair_trainer(name: str, policy: Any) -> Any:
     return trainer
 
 
-def sampler(settings: Settings) -> Any:
-    """Returns how every response is drawn."""
-    import tfrlhf
-
-    return tfrlhf.Sampler(
-        settings.temperature, max_new_tokens=settings.max_new_tokens
-    )
-
-
 def fine_tune(run: cli.Run, settings: Settings) -> dict[str, Any]:
     """Makes the policy that every run starts from."""
-    import keras
-
-    import tfrlhf
-    from tfrlhf.data import embedded
-
-    if settings.model:
-        policy = tfrlhf.Policy.from_preset(settings.model)
-    else:
-        examples = embedded.load(settings.seed).examples
-        if settings.tiny:
-            examples = examples[:256]
-        policy = tfrlhf.small_policy(
-            (e["prompt"] + e["response"] for e in examples),
-            layers=2 if settings.tiny else 4,
-        )
-        sft = tfrlhf.SFT(policy, learn_prompts=True)
-        epochs = 1 if settings.tiny else 7
-        steps = epochs * -(-len(examples) // 32)
-        sft.compile(
-            keras.optimizers.AdamW(cli.cosine(3e-3, steps), weight_decay=0.1)
-        )
-        sft.fit(
-            examples,
-            batch_size=32,
-            epochs=epochs,
-            seed=settings.seed,
-            verbose=0,
-        )
-    with cli.writing(run.models / "start") as directory:
-        policy.save_to_preset(directory)
+    policy = cli.embedded_policy(run, settings.model)
+    run.save(policy, "start")
     return {"parameters": policy.count_params()}
 
 
@@ -284,7 +210,7 @@ def search(run: cli.Run, settings: Settings) -> dict[str, Any]:
         rewards.courtesy,
         some_prompts(settings, settings.seed, settings.batch_size),
         most,
-        sampler(settings),
+        settings.sampler(),
         settings.seed,
     )
     result = {}
@@ -315,18 +241,13 @@ def optimise(
         curve["scores"].append(logs["objective/scores"])
         trainer.stop_training = far_enough(curve, settings)
 
-    trainer.fit(
+    run.fit(
+        trainer,
         some_prompts(settings, seed, settings.iterations * each),
+        f"{name}-{seed}",
         batch_size=settings.batch_size,
         seed=seed,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_train_batch_end=note),
-            *run.watchers(
-                f"{name}-{seed}",
-                {"objective/scores": "score", "objective/kl": "KL"},
-            ),
-        ],
-        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=note)],
     )
     return curve
 
@@ -344,67 +265,65 @@ def learn_pairs(
 
     start = tfrlhf.Policy.from_preset(run.models / "start")
     policy = tfrlhf.Policy.from_preset(run.models / "start")
-    samples = settings.iterations * settings.batch_size
-    both = tfrlhf.best_of_n(
-        start,
-        rewards.courtesy,
-        some_prompts(settings, seed, samples // 2),
-        2,
-        sampler(settings),
-        seed,
-    )
-    pairs = [
-        {"prompt": prompt, "chosen": texts[best], "rejected": texts[1 - best]}
-        for prompt, texts, best, scores in zip(
-            both.prompts,
-            both.all_responses,
-            both.all_scores.argmax(axis=1),
-            both.all_scores,
-            strict=True,
-        )
-        if scores[0] != scores[1]
-    ]
-    records: list[dict[str, Any]] = pairs
-    if name == "KTO":
-        records = [
-            {"prompt": pair["prompt"], "response": pair[side], "rating": rating}
-            for pair in pairs
-            for side, rating in (("chosen", 1), ("rejected", 0))
-        ]
+    records = compare_samples(start, settings, name, seed)
+    batch_size = 64 if name == "KTO" else 32
     trainer = make_pair_trainer(name, policy)
     curve: dict[str, list[float]] = {"kl": [], "scores": []}
-    batch_size = 32 * len(records) // len(pairs)
     batches = -(-len(records) // batch_size)
     probes = some_prompts(settings, seed, 128)
 
     def measure(batch: int, logs: dict[str, float]) -> None:
         if batch % max(1, batches // 5):
             return
-        completions = policy.generate(
-            policy.encode_prompts(probes, settings.max_new_tokens),
-            sampler=sampler(settings),
-            seed=seed,
+        texts, drawn = evaluation.draw_responses(
+            policy, probes, settings.sampler(), seed
         )
-        texts = policy.decode_responses(completions)
         nats = evaluation.sequence_kl(
-            policy, start, completions, settings.temperature
+            policy, start, drawn, settings.temperature
         )
         curve["kl"].append(float(nats.mean()))
         curve["scores"].append(float(np.mean(rewards.courtesy(probes, texts))))
         trainer.stop_training = far_enough(curve, settings)
 
-    trainer.fit(
+    run.fit(
+        trainer,
         records,
+        f"{name}-{seed}",
+        {"loss": "loss"},
         batch_size=batch_size,
         epochs=3,
         seed=seed,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_train_batch_end=measure),
-            *run.watchers(f"{name}-{seed}", {"loss": "loss"}),
-        ],
-        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=measure)],
     )
     return curve
+
+
+def compare_samples(
+    start: Any, settings: Settings, name: str, seed: int
+) -> list[dict[str, Any]]:
+    """Ranks as many samples of the start as other algorithms draw.
+
+    Returns pairs, or for KTO each of their responses with a rating.
+    """
+    import tfrlhf
+    from tfrlhf import rewards
+
+    samples = settings.iterations * settings.batch_size
+    pairs = tfrlhf.best_of_n(
+        start,
+        rewards.courtesy,
+        some_prompts(settings, seed, samples // 2),
+        2,
+        settings.sampler(),
+        seed,
+    ).pairs()
+    if name != "KTO":
+        return list(pairs)
+    return [
+        {"prompt": pair["prompt"], "response": pair[side], "rating": rating}
+        for pair in pairs
+        for side, rating in (("chosen", 1), ("rejected", 0))
+    ]
 
 
 def some_prompts(settings: Settings, seed: int, count: int) -> list[Any]:
@@ -415,7 +334,7 @@ def some_prompts(settings: Settings, seed: int, count: int) -> list[Any]:
 
     prompts = embedded.load(settings.seed).prompts
     order = np.random.default_rng(seed).permutation(len(prompts))
-    return [prompts[order[i % len(order)]] for i in range(count)]
+    return cli.repeated([prompts[i] for i in order], count)
 
 
 def far_enough(curve: dict[str, list[float]], settings: Settings) -> bool:
@@ -459,6 +378,22 @@ def print_tables(
         ("n", "KL at most, nats", "reward"),
         [(n, *found) for n, found in searched.items()],
     )
+
+
+def draw(
+    run: cli.Run, curves: dict[str, list[Any]], searched: dict[str, Any]
+) -> None:
+    """Draws reward over KL, where matplotlib is installed."""
+    from tfrlhf import evaluation
+
+    picture = run.directory / "frontier.png"
+    bound, scores = zip(*searched.values(), strict=True)
+    beside = {"best of n": evaluation.Curve(bound, scores)}
+    try:
+        evaluation.plot_frontier(picture, curves, beside)
+        console.print(f"[bold]plot[/] {picture}")
+    except ImportError as error:
+        console.print(str(error), markup=False)
 
 
 if __name__ == "__main__":

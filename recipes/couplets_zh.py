@@ -17,7 +17,6 @@ nothing else; it shows that the machinery works, not that it is a poet.
 import csv
 import dataclasses
 import functools
-import itertools
 import pathlib
 import random
 import re
@@ -61,7 +60,7 @@ TITLES = {
 
 
 @dataclasses.dataclass
-class Settings(cli.RunSettings):
+class Settings(cli.SamplingSettings):
     """How long to learn, and how."""
 
     model: str | None = None
@@ -121,13 +120,8 @@ def main(settings: Settings) -> None:
         "evaluation", "Evaluation", lambda: evaluate(run, settings, held_out)
     )
     samples = measured.pop("samples")
-    summary = measured | {
-        "training_prompts": len(training),
-        "losses": tuned["losses"],
-        "seconds": run.seconds,
-        "peak_memory_mb": cli.peak_memory_mb(),
-    }
-    run.write_summary(summary)
+    measured["training_prompts"] = len(training)
+    summary = run.write_summary(measured | {"losses": tuned["losses"]})
     print_measured(summary)
     cli.print_samples(samples)
     cli.print_where(run, summary)
@@ -230,37 +224,24 @@ def fine_tune(
     run: cli.Run, settings: Settings, training: list[Record]
 ) -> dict[str, Any]:
     """Teaches the model couplets and saves it."""
-    import keras
-
-    import tfrlhf
-
     pairs = examples(training, settings.seed)
-    policy = (
-        tfrlhf.Policy.from_preset(settings.model)
-        if settings.model
-        else tfrlhf.small_policy(
-            (pair["prompt"] + pair["response"] for pair in pairs),
-            # Most characters are one token, few phrases are.
-            vocabulary_size=1024,
-            layers=2 if settings.tiny else 4,
-            context_length=64,
-        )
+    policy = cli.start_policy(
+        settings.model,
+        (pair["prompt"] + pair["response"] for pair in pairs),
+        # Most characters are one token, few phrases are.
+        vocabulary_size=1024,
+        layers=2 if settings.tiny else 4,
+        context_length=64,
     )
-    sft = tfrlhf.SFT(policy, learn_prompts=settings.model is None)
-    steps = settings.sft_epochs * -(-len(pairs) // 32)
-    rate = cli.cosine(settings.sft_learning_rate, steps)
-    sft.compile(keras.optimizers.AdamW(rate, weight_decay=0.1))
-    history = sft.fit(
+    losses = cli.fine_tune(
+        run,
+        policy,
         pairs,
-        batch_size=32,
+        rate=settings.sft_learning_rate,
         epochs=settings.sft_epochs,
-        seed=settings.seed,
-        callbacks=run.watchers("sft", {"loss": "nats/token"}),
-        verbose=0,
+        learn_prompts=settings.model is None,
     )
-    with cli.writing(run.models / "sft") as directory:
-        policy.save_to_preset(directory)
-    losses = history.history["loss"]
+    run.save(policy, "sft")
     return {"parameters": policy.count_params(), "losses": losses}
 
 
@@ -278,7 +259,7 @@ def optimise(
     )
     ppo.compile(
         keras.optimizers.Adam(settings.learning_rate, epsilon=1e-5),
-        sampler=sampler(settings),
+        sampler=settings.sampler(),
         kl=tfrlhf.FixedKL(settings.kl_weight),
         value_optimizer=keras.optimizers.Adam(
             settings.value_learning_rate, epsilon=1e-5
@@ -288,17 +269,13 @@ def optimise(
     order = random.Random(settings.seed)
     wanted = settings.ppo_iterations * settings.batch_size
     shuffled = order.sample(training, len(training))
-    ppo.fit(
-        list(itertools.islice(itertools.cycle(shuffled), wanted)),
+    run.fit(
+        ppo,
+        cli.repeated(shuffled, wanted),
+        "ppo",
         batch_size=settings.batch_size,
-        seed=settings.seed,
-        callbacks=run.watchers(
-            "ppo", {"objective/scores": "score", "objective/kl": "KL"}
-        ),
-        verbose=0,
     )
-    with cli.writing(run.models / "policy") as directory:
-        policy.save_to_preset(directory)
+    run.save(policy, "policy")
     return {"iterations": int(ppo.state.iteration.numpy())}
 
 
@@ -323,13 +300,11 @@ def evaluate(
     }
     texts = [record["prompt"] for record in records]
     for name, policy in (("before", before), ("after", after)):
-        ids = policy.encode_prompts(texts, settings.max_new_tokens)
-        completions: Any = policy.generate(
-            ids, sampler=sampler(settings), seed=settings.seed
+        answers[name], drawn = tfrlhf.evaluation.draw_responses(
+            policy, texts, settings.sampler(), settings.seed
         )
-        answers[name] = policy.decode_responses(completions)
     nats = tfrlhf.evaluation.sequence_kl(
-        after, before, completions, settings.temperature
+        after, before, drawn, settings.temperature
     )
     middle = len(records) // 2
     return {
@@ -384,15 +359,6 @@ def print_measured(summary: dict[str, Any]) -> None:
     )
     form = f"{columns[-1]['form'][0]:.1%} of the answers after PPO match"
     cli.console.print(f"{form} ^[一-龥]+，[一-龥]+$.", markup=False)
-
-
-def sampler(settings: Settings) -> Any:
-    """Returns how every response of the run is drawn."""
-    import tfrlhf
-
-    return tfrlhf.Sampler(
-        settings.temperature, max_new_tokens=settings.max_new_tokens
-    )
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ two questions of each line are held out.
 
 import dataclasses
 import json
+import operator
 import pathlib
 import random
-import re
 from typing import Any
 
 from tfrlhf import cli
@@ -41,7 +41,7 @@ TEMPLATE = (
 
 
 @dataclasses.dataclass
-class Settings(cli.RunSettings):
+class Settings(cli.SamplingSettings):
     """Who answers, what is known, and how long to learn."""
 
     model: str | None = None
@@ -63,9 +63,6 @@ class Settings(cli.RunSettings):
     courtesy_weight: float = 0.1
     blocked_weight: float = 1.0
     """Of a reply with a blocked word; that of F1 is 1."""
-    max_new_tokens: int = 40
-    temperature: float = 0.7
-    """Of every sample."""
 
 
 def main(settings: Settings) -> None:
@@ -74,12 +71,12 @@ def main(settings: Settings) -> None:
         settings = dataclasses.replace(
             settings, dialogues=1, sft_epochs=2, iterations=2, batch_size=16
         )
-    shop = Shop(read_knowledge(settings.knowledge), settings)
     run = cli.Run("dialogue", settings)
 
     import keras
 
     keras.utils.set_random_seed(settings.seed)
+    shop = Shop(read_knowledge(settings.knowledge), settings)
     task = (run, settings, shop)
     strategy = cli.make_strategy(settings.strategy)
 
@@ -99,63 +96,49 @@ def main(settings: Settings) -> None:
         "conversation", "A conversation", lambda: converse(run, settings)
     )
 
-    summary = {
-        **measured,
-        **talk,
-        "seconds": run.seconds,
-        "peak_memory_mb": cli.peak_memory_mb(),
-    }
-    run.write_summary(summary)
-    show(summary, run)
+    summary = run.write_summary(measured | talk)
+    print_result(summary)
+    cli.print_samples(summary["samples"])
+    cli.print_where(run, summary)
 
 
 def fine_tune(run: cli.Run, settings: Settings, shop: "Shop") -> dict[str, Any]:
     """Teaches the replies of the staff, good and bad ones."""
-    import keras
-
     import tfrlhf
+    from tfrlhf import data
 
-    policy = (
-        tfrlhf.Policy.from_preset(settings.model)
-        if settings.model
-        else tfrlhf.small_policy(
-            [
-                apart(transcript(e["prompt"]) + "\nassistant: " + e["response"])
-                for e in shop.examples
-            ],
+    if settings.model:
+        policy = tfrlhf.Policy.from_preset(settings.model)
+    else:
+        texts = (
+            f"{transcript(e['prompt'])}\nassistant: {e['response']}"
+            for e in shop.examples
+        )
+        policy = tfrlhf.small_policy(
+            map(data.characters_apart, texts),
             layers=2,
             width=64 if settings.tiny else 128,
             context_length=256,
         )
-    )
-    tokenizer = policy.need_tokenizer()
-    if settings.model is None:
-        tokenizer.chat_template = TEMPLATE
-        tokenizer.chat_variables["eos_token"] = END
-    if tokenizer.chat_template is None:
+        policy.need_tokenizer().chat_template = TEMPLATE
+        policy.need_tokenizer().chat_variables["eos_token"] = END
+    if policy.need_tokenizer().chat_template is None:
         raise cli.UserError(f"--model {settings.model} has no chat template.")
-    # A model from nothing has to learn the language of the prompts, too.
-    sft = tfrlhf.SFT(policy, learn_prompts=settings.model is None)
-    steps = settings.sft_epochs * -(-len(shop.examples) // 32)
-    sft.compile(
-        keras.optimizers.AdamW(
-            cli.cosine(settings.sft_learning_rate, steps), weight_decay=0.01
-        )
-    )
-    history = sft.fit(
+    losses = cli.fine_tune(
+        run,
+        policy,
         shop.examples,
-        batch_size=32,
+        rate=settings.sft_learning_rate,
         epochs=settings.sft_epochs,
-        seed=settings.seed,
-        callbacks=run.watchers("sft", {"loss": "nats/token"}),
-        verbose=0,
+        weight_decay=0.01,
+        # A model from nothing has to learn the language of the prompts, too.
+        learn_prompts=settings.model is None,
     )
-    with cli.writing(run.models / "sft") as directory:
-        policy.save_to_preset(directory)
+    run.save(policy, "sft")
     return {
         "parameters": policy.count_params(),
         "examples": len(shop.examples),
-        "losses": history.history["loss"],
+        "losses": losses,
     }
 
 
@@ -169,68 +152,51 @@ def optimise(run: cli.Run, settings: Settings, shop: "Shop") -> dict[str, Any]:
     rloo = tfrlhf.RLOO(policy, make_reward(settings))
     rloo.compile(
         keras.optimizers.Adam(settings.learning_rate, epsilon=1e-5),
-        sampler=sampler(settings),
+        sampler=settings.sampler(),
         advantage=tfrlhf.LeaveOneOut(settings.group_size),
         kl=tfrlhf.FixedKL(settings.kl_weight),
     )
     wanted = settings.iterations * settings.batch_size // settings.group_size
-    rounds = -(-wanted // len(shop.prompts))
-    history = rloo.fit(
-        (shop.prompts * rounds)[:wanted],
+    shown = {"rewards/overlap": "F1", "rewards/blocked": "blocked"}
+    history = run.fit(
+        rloo,
+        cli.repeated(shop.prompts, wanted),
+        "rloo",
+        shown | {"objective/kl": "KL"},
         batch_size=settings.batch_size,
-        seed=settings.seed,
-        callbacks=run.watchers(
-            "rloo",
-            {
-                "rewards/overlap": "F1",
-                "rewards/blocked": "blocked",
-                "objective/kl": "KL",
-            },
-        ),
-        verbose=0,
     )
-    with cli.writing(run.models / "policy") as directory:
-        policy.save_to_preset(directory)
-    return {"scores": history.history["objective/scores"]}
+    run.save(policy, "policy")
+    return {"scores": history["objective/scores"]}
 
 
 def evaluate(run: cli.Run, settings: Settings, shop: "Shop") -> dict[str, Any]:
     """Measures reward, its parts and the filter on held-out questions."""
     import tfrlhf
+    from tfrlhf import evaluation
 
     records = shop.held_out
-    messages = [record["prompt"] for record in records]
-    columns: Record = {
-        name: [record[name] for record in records]
-        for name in ("reference", "known")
-    } | {"messages": messages}
+    columns = {n: [r[n] for r in records] for n in ("reference", "known")}
+    columns["messages"] = [record["prompt"] for record in records]
+    # Conversations that end with the same question are averaged first.
     questions = [record["question"] for record in records]
+    hits = [float(r["reference"] == r["known"]) for r in records]
     result: dict[str, Any] = {
         "held_out_questions": len(set(questions)),
         "conversations": len(records),
         "examples_bad": shop.bad / len(shop.examples),
+        "retrieval_hits": list(evaluation.mean(hits, questions)),
     }
-
-    hits = [float(r["reference"] == r["known"]) for r in records]
-    result["retrieval_hits"] = question_mean(questions, hits)
-    reward = make_reward(settings)
-    known = tfrlhf.rewards.F1("known")
-    policies = {
-        name: tfrlhf.Policy.from_preset(run.models / directory)
-        for name, directory in (("before", "sft"), ("after", "policy"))
-    }
+    before = tfrlhf.Policy.from_preset(run.models / "sft")
+    after = tfrlhf.Policy.from_preset(run.models / "policy")
+    draw = settings.sampler()
     replies: dict[str, list[str]] = {"retrieved": columns["reference"]}
-    for name, policy in policies.items():
-        ids = policy.encode_prompts(messages, settings.max_new_tokens)
-        drawn: Any = policy.generate(
-            ids, sampler=sampler(settings), seed=settings.seed
+    for name, policy in (("before", before), ("after", after)):
+        replies[name], drawn = evaluation.draw_responses(
+            policy, columns["messages"], draw, settings.seed
         )
-        replies[name] = policy.decode_responses(drawn)
-    kl = tfrlhf.evaluation.sequence_kl(
-        policies["after"], policies["before"], drawn, settings.temperature
-    )
+    kl = evaluation.sequence_kl(after, before, drawn, settings.temperature)
     result["kl"] = float(kl.mean())
-    safe = Filter()
+    reward, known = make_reward(settings), tfrlhf.rewards.F1("known")
     for name, texts in replies.items():
         scores = {
             "reward": reward(questions, texts, **columns),
@@ -238,30 +204,18 @@ def evaluate(run: cli.Run, settings: Settings, shop: "Shop") -> dict[str, Any]:
             **reward.parts,
         }
         for key, values in scores.items():
-            result[f"{key}_{name}"] = question_mean(questions, values)
-        safe.count = 0
-        shown = [safe(m, t) for m, t in zip(messages, texts, strict=True)]
-        result[f"filtered_{name}"] = safe.count / len(shown)
-        replies[name] = shown
+            found = evaluation.mean(values, questions)
+            result[f"{key}_{name}"] = list(found)
+        replies[name] = list(map(filtered, columns["messages"], texts))
+        replaced = sum(map(operator.ne, replies[name], texts))
+        result[f"filtered_{name}"] = replaced / len(texts)
     third = len(records) // 3
     result["samples"] = [
-        [transcript(messages[i]), replies["before"][i], replies["after"][i]]
+        [transcript(records[i]["prompt"])]
+        + [replies[name][i] for name in ("before", "after")]
         for i in (0, third, 2 * third)
     ]
     return result
-
-
-def question_mean(questions: list[str], values: list[float]) -> list[float]:
-    """Mean and standard error over questions.
-
-    Conversations that end with the same question are averaged first.
-    """
-    from tfrlhf import evaluation
-
-    found: dict[str, list[float]] = {}
-    for question, value in zip(questions, values, strict=True):
-        found.setdefault(question, []).append(value)
-    return list(evaluation.mean([sum(v) / len(v) for v in found.values()]))
 
 
 def converse(run: cli.Run, settings: Settings) -> dict[str, Any]:
@@ -269,31 +223,28 @@ def converse(run: cli.Run, settings: Settings) -> dict[str, Any]:
     import tfrlhf
 
     policy = tfrlhf.Policy.from_preset(run.models / "policy")
-    safe = Filter()
     messages: Messages = []
+    replaced = 0
     for turn, question in enumerate(PHRASES["conversation"]):
         # The context is short: what was said two questions ago is forgotten.
         messages = [*messages[-2:], {"role": "user", "content": question}]
-        reply = policy.generate(
-            messages, sampler=sampler(settings), seed=settings.seed + turn
+        drawn: Any = policy.generate(
+            messages, sampler=settings.sampler(), seed=settings.seed + turn
         )
-        reply = safe(messages, str(reply)).strip() or "..."
+        reply = filtered(messages, drawn)
+        replaced += reply != drawn
+        reply = reply.strip() or "..."
         messages.append({"role": "assistant", "content": reply})
         console.print(f"   user: {question}", markup=False)
         console.print(f"   assistant: {reply}", markup=False)
-    return {"conversation_filtered": safe.count}
+    return {"conversation_filtered": replaced}
 
 
 def make_reward(settings: Settings) -> Any:
     """F1 against the retrieved answer, courtesy, and no blocked words."""
     from tfrlhf import rewards
 
-    def courtesy(
-        prompts: list[str],
-        responses: list[str],
-        messages: list[Messages],
-        **columns: Any,
-    ) -> list[float]:
+    def courtesy(prompts: Any, responses: Any, messages: Any, **_: Any) -> Any:
         # Without the words of the template.
         asked = [m[-1]["content"] for m in messages]
         return rewards.courtesy(asked, responses)
@@ -310,66 +261,15 @@ def make_reward(settings: Settings) -> Any:
     )
 
 
-class Filter:
-    """Replaces replies with blocked words; `count` says how many."""
+def filtered(messages: Messages, reply: str) -> str:
+    """Returns the reply, or a refusal in the user's language."""
+    from tfrlhf import data
+    from tfrlhf import rewards
 
-    def __init__(self) -> None:
-        from tfrlhf import rewards
-
-        self.blocked = rewards.BlockedWords(PHRASES["blocked"])
-        self.count = 0
-
-    def __call__(self, messages: Messages, reply: str) -> str:
-        """Returns the reply, or a refusal in the user's language."""
-        if not self.blocked([""], [reply])[0]:
-            return reply
-        self.count += 1
-        return PHRASES["refusal"][
-            "zh" if is_chinese(messages[-1]["content"]) else "en"
-        ]
-
-
-class Retriever:
-    """Finds the known question that is most like a question.
-
-    By the cosine of TF-IDF vectors of words and of pairs of neighbours, with
-    log((1 + N) / (1 + df)) + 1 as weight of a term.
-    """
-
-    def __init__(self, questions: list[str]) -> None:
-        import numpy as np
-
-        found = [terms(question) for question in questions]
-        names = sorted({term for each in found for term in each})
-        self.index = {term: i for i, term in enumerate(names)}
-        counts = np.zeros((len(found), len(names)))
-        for row, each in zip(counts, found, strict=True):
-            for term in each:
-                row[self.index[term]] += 1
-        seen = (counts > 0).sum(axis=0)
-        self.weight = np.log((1 + len(found)) / (1 + seen)) + 1
-        self.rows = counts * self.weight
-        self.rows /= np.linalg.norm(self.rows, axis=1, keepdims=True)
-
-    def __call__(self, question: str) -> int:
-        """Returns the index of the nearest known question."""
-        import numpy as np
-
-        query = np.zeros(len(self.index))
-        for term in terms(question):
-            if term in self.index:
-                query[self.index[term]] += self.weight[self.index[term]]
-        return int((self.rows @ query).argmax())
-
-
-def terms(text: str) -> list[str]:
-    """Words and pairs of neighbours of a text."""
-    from itertools import pairwise
-
-    from tfrlhf.rewards import words
-
-    found = words(text)
-    return found + [f"{a} {b}" for a, b in pairwise(found)]
+    if not rewards.BlockedWords(PHRASES["blocked"])([""], [reply])[0]:
+        return reply
+    chinese = data.is_chinese(messages[-1]["content"])
+    return PHRASES["refusal"]["zh" if chinese else "en"]
 
 
 class Shop:
@@ -383,6 +283,8 @@ class Shop:
     """
 
     def __init__(self, entries: list[Record], settings: Settings) -> None:
+        from tfrlhf import rewards
+
         self.entries = entries
         self.order = random.Random(settings.seed)
         pairs = [(e, q) for e in entries for q in e["questions"][:-2]]
@@ -390,7 +292,7 @@ class Shop:
         if settings.tiny:
             unseen = unseen[::5]
         self.answers = [entry["answer"] for entry, _ in pairs]
-        self.retrieve = Retriever([question for _, question in pairs])
+        self.retrieve = rewards.Retriever([question for _, question in pairs])
         self.prompts = [
             self.record(*pair) for pair in pairs * settings.dialogues
         ]
@@ -445,75 +347,47 @@ def transcript(messages: Messages) -> str:
     return "\n".join(f"{m['role']}: {m['content']}" for m in messages)
 
 
-def sampler(settings: Settings) -> Any:
-    """How replies are drawn."""
-    import tfrlhf
-
-    return tfrlhf.Sampler(
-        settings.temperature, max_new_tokens=settings.max_new_tokens
-    )
-
-
 def read_knowledge(path: pathlib.Path) -> list[Record]:
     """Reads the known answers with their questions."""
-    entries = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            enough = len(entry["questions"]) > 2 and bool(entry["answer"])
-        except (json.JSONDecodeError, KeyError, TypeError):
-            enough = False
-        if not enough or entry.get("language") not in PHRASES["greeting"]:
+    from tfrlhf import data
+
+    entries = data.read_jsonl(path, ("language", "answer", "questions"))
+    for entry in entries:
+        known = entry["language"] in PHRASES["greeting"] and entry["answer"]
+        if not known or len(entry["questions"]) < 3:
             raise cli.UserError(
-                f"--knowledge {path}:{number} must be an object with language "
-                "(en or zh), answer and at least three questions."
+                f"{entry['_where']} must have an answer, its language (en or "
+                "zh) and at least three questions."
             )
-        entries.append(entry)
-    if not entries:
-        raise cli.UserError(f"--knowledge {path} is empty.")
     return entries
 
 
-def is_chinese(text: str) -> bool:
-    """Tells whether a text has Chinese characters."""
-    return re.search("[㐀-鿿]", text) is not None
-
-
-def apart(text: str) -> str:
-    """Puts each Chinese character on a line, so that it becomes a token."""
-    return re.sub("([㐀-鿿])", r"\n\1\n", text)
-
-
-def show(summary: dict[str, Any], run: cli.Run) -> None:
-    """Prints the table and three samples."""
+def print_result(summary: dict[str, Any]) -> None:
+    """Prints the table."""
     names = ("retrieved", "before", "after")
     hits, error = summary["retrieval_hits"]
-
-    def row(title: str, key: str) -> list[Any]:
-        return [title, *(summary[f"{key}_{name}"] for name in names)]
-
     cli.print_table(
         f"{summary['held_out_questions']} held-out questions, "
         f"{summary['conversations']} conversations",
         ("", "retrieved answer", "before", "after"),
         [
-            row("reward", "reward"),
-            row("F1 against the retrieved answer", "overlap"),
-            row("F1 against the right answer", "known"),
-            row("courtesy", "courtesy"),
-            row("blocked words", "blocked"),
-            row("replies replaced by the filter", "filtered"),
+            (title, *(summary[f"{key}_{name}"] for name in names))
+            for title, key in (
+                ("reward", "reward"),
+                ("F1 against the retrieved answer", "overlap"),
+                ("F1 against the right answer", "known"),
+                ("courtesy", "courtesy"),
+                ("blocked words", "blocked"),
+                ("replies replaced by the filter", "filtered"),
+            )
         ],
     )
     console.print(
         f"Retrieval finds the right answer to {hits:.3f} ± {error:.3f} of the "
-        "questions. KL of "
-        f"after to before: {summary['kl']:.2f} nats. Of the replies to learn "
-        f"from, {summary['examples_bad']:.2f} were bad.",
+        f"questions. KL of after to before: {summary['kl']:.2f} nats. Of the "
+        f"replies to learn from, {summary['examples_bad']:.2f} were bad.",
         soft_wrap=True,
     )
-    cli.print_samples(summary["samples"])
-    cli.print_where(run, summary)
 
 
 if __name__ == "__main__":

@@ -13,43 +13,32 @@ many streams of news are simulated in which the negative share jumps, or does
 not: how late the alert comes, and how often for nothing. TensorBoard shows the
 share over time of one stream.
 
-The sentences are authored: recipes/data/finance.json has the parts that
-`authored` puts together. What went up or down decides the sentiment only
-together with the noun (profit, loss), and some sentences have an aside on
-another topic. Firms, and pairs of noun and verb, of held-out sentences are in
-no training sentence. Real news is harder: take --model and --data for it.
+The sentences are authored and put together by `tfrlhf.data.embedded.news`.
+Firms, and pairs of noun and verb, of held-out sentences are in no training
+sentence. Real news is harder: take --model and --data for it.
 """
 
 import dataclasses
-import json
+import functools
 import pathlib
 import random
-import re
-import zlib
 from collections import Counter
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 from typing import NamedTuple
 
 from tfrlhf import cli
 
-PARTS = pathlib.Path(__file__).with_name("data") / "finance.json"
-ANSWER = re.compile(r"(\w+): ([^;]+)")
-POLARITY = {
-    ("good", "up"): "positive",
-    ("good", "down"): "negative",
-    ("bad", "up"): "negative",
-    ("bad", "down"): "positive",
-}
+ASKED = "\nLabels:"
+ANSWER_TOKENS = 16
+# Sentences that are labelled at a time.
+BATCH = 250
+KINDS = ("topic", "sentiment")
+SIGNS = {1: "positive", 0: "neutral", -1: "negative"}
 # A window of the newest items against those before it.
 WINDOW, BEFORE = 60, 180
 STREAM, JUMP = 480, 300
 SHARE, JUMPED_SHARE = 0.25, 0.5
-
-ASKED = "\nLabels:"
-ANSWER_TOKENS = 16
-BATCH = 250
 TITLES = {
     "majority": "most common label",
     "naive_bayes": "naive Bayes on words",
@@ -58,8 +47,8 @@ TITLES = {
     "after": "policy, after GRPO",
     "truth": "the true sentiments",
 }
-
-Labels = dict[str, str]
+# With text, labels by kind, and both as prompt and response.
+Record = dict[str, str]
 
 
 @dataclasses.dataclass
@@ -97,20 +86,13 @@ class Settings(cli.RunSettings):
     """Standard errors by which the share must have grown for an alert."""
 
 
-class Sentence(NamedTuple):
-    """A text with its labels by kind, "sentiment" and perhaps "topic"."""
-
-    text: str
-    labels: Labels
-
-
 class Data(NamedTuple):
     """Sentences to learn from and to measure on."""
 
-    labelled: list[Sentence]
-    judged: list[Sentence]
-    held_out: list[Sentence]
-    new_frames: list[Sentence]
+    labelled: list[Record]
+    judged: list[Record]
+    held_out: list[Record]
+    new_frames: list[Record]
 
 
 def main(settings: Settings) -> None:
@@ -120,7 +102,6 @@ def main(settings: Settings) -> None:
             settings,
             sentences=800,
             labelled=0.8,
-            read_epochs=5,
             sft_epochs=4,
             iterations=3,
             batch_size=32,
@@ -131,33 +112,23 @@ def main(settings: Settings) -> None:
     import keras
 
     keras.utils.set_random_seed(settings.seed)
-    data = load_data(settings)
+    task = (run, settings, load_data(settings))
 
     # 1. A policy that writes labels, from sentences with labels.
-    run.stage("sft", "Fine-tuning", lambda: fine_tune(run, settings, data))
+    run.stage("sft", "Fine-tuning", lambda: fine_tune(*task))
 
     # 2. It goes on from being told right or wrong.
-    run.stage("grpo", "GRPO", lambda: optimise(run, settings, data))
+    run.stage("grpo", "GRPO", lambda: optimise(*task))
 
     # 3. Labels of held-out sentences, beside those of simple rules.
-    measured = run.stage(
-        "evaluation", "Evaluation", lambda: evaluate(run, settings, data)
-    )
+    measured = run.stage("evaluation", "Evaluation", lambda: evaluate(*task))
 
     # 4. Streams of held-out sentences in time.
-    alerts = run.stage(
-        "alerts",
-        "Streams",
-        lambda: watch(run, settings, data.held_out, measured["negative"]),
-    )
+    flags = measured.pop("negative")
+    alerts = run.stage("alerts", "Streams", lambda: watch(*task, flags))
+
     samples = measured.pop("samples")
-    del measured["negative"]
-    summary = measured | {
-        "alerts": alerts,
-        "seconds": run.seconds,
-        "peak_memory_mb": cli.peak_memory_mb(),
-    }
-    run.write_summary(summary)
+    summary = run.write_summary(measured | {"alerts": alerts})
     print_result(summary)
     cli.print_samples(samples)
     cli.print_where(run, summary)
@@ -165,45 +136,30 @@ def main(settings: Settings) -> None:
 
 def fine_tune(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
     """Teaches a policy to write the labels of a sentence."""
-    import keras
-
     import tfrlhf
 
-    examples = [
-        {"prompt": prompt(s), "response": answer(s)} for s in data.labelled
-    ]
-    policy = (
-        tfrlhf.Policy.from_preset(settings.model)
-        if settings.model
-        else tfrlhf.small_policy(
-            [prompt(s) + answer(s) for s in data.labelled + data.judged],
+    learn = functools.partial(cli.fine_tune, run, examples=data.labelled)
+    if settings.model:
+        policy = tfrlhf.Policy.from_preset(settings.model)
+    else:
+        policy = tfrlhf.small_policy(
+            [s["prompt"] + s["response"] for s in data.labelled + data.judged],
             vocabulary_size=1024,
             layers=2,
         )
+        # A model from nothing learns to read first, then labels alone.
+        learn(policy, rate=3e-3, epochs=settings.read_epochs, stage="reading")
+    losses = learn(
+        policy,
+        rate=2e-3,
+        epochs=settings.sft_epochs,
+        learn_prompts=False,
+        stage="labels",
     )
-    # A model from scratch learns to read first, then labels alone.
-    phases = [("labels", False, settings.sft_epochs, 2e-3)]
-    if settings.model is None:
-        phases.insert(0, ("reading", True, settings.read_epochs, 3e-3))
-    for name, learn_prompts, epochs, rate in phases:
-        sft = tfrlhf.SFT(policy, learn_prompts=learn_prompts)
-        steps = epochs * -(-len(examples) // 32)
-        sft.compile(
-            keras.optimizers.AdamW(cli.cosine(rate, steps), weight_decay=0.1)
-        )
-        history = sft.fit(
-            examples,
-            batch_size=32,
-            epochs=epochs,
-            seed=settings.seed,
-            callbacks=run.watchers(name, {"loss": "nats/token"}),
-            verbose=0,
-        )
-    with cli.writing(run.models / "sft") as directory:
-        policy.save_to_preset(directory)
+    run.save(policy, "sft")
     return {
-        "loss_first": history.history["loss"][0],
-        "loss_last": history.history["loss"][-1],
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
         "parameters": policy.count_params(),
     }
 
@@ -215,118 +171,90 @@ def optimise(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
     import tfrlhf
 
     policy = tfrlhf.Policy.from_preset(run.models / "sft")
-    kinds = list(data.judged[0].labels)
-    grpo = tfrlhf.GRPO(
-        policy,
-        tfrlhf.rewards.combine(
-            {kind: (is_right(kind), 1 / len(kinds)) for kind in kinds}
-        ),
+    kinds, right = labels_of(data.judged[0]), tfrlhf.rewards.LabelMatch
+    reward = tfrlhf.rewards.combine(
+        {kind: (right(kind), 1 / len(kinds)) for kind in kinds}
     )
+    grpo = tfrlhf.GRPO(policy, reward)
     grpo.compile(
         keras.optimizers.Adam(settings.learning_rate),
         sampler=tfrlhf.Sampler(max_new_tokens=ANSWER_TOKENS),
     )
     # Eight answers to each prompt.
     wanted = settings.iterations * settings.batch_size // 8
-    rounds = -(-wanted // len(data.judged))
-    grpo.fit(
-        [{"prompt": prompt(s)} | s.labels for s in data.judged * rounds][
-            :wanted
-        ],
+    run.fit(
+        grpo,
+        cli.repeated(data.judged, wanted),
+        "grpo",
+        {"objective/scores": "right", "objective/kl": "KL"},
         batch_size=settings.batch_size,
-        seed=settings.seed,
-        callbacks=run.watchers(
-            "grpo", {"objective/scores": "right", "objective/kl": "KL"}
-        ),
-        verbose=0,
     )
-    with cli.writing(run.models / "policy") as directory:
-        policy.save_to_preset(directory)
+    run.save(policy, "policy")
     return {"iterations": int(grpo.state.iteration.numpy())}
 
 
 def evaluate(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
     """Compares the policies and simple rules on held-out sentences."""
     from tfrlhf import evaluation
+    from tfrlhf import rewards
 
-    known = data.labelled + data.judged
-    both = data.held_out + data.new_frames
-    texts = [s.text for s in both]
-    found = rules(known, texts) | {
-        "before": write_labels(run.models / "sft", texts),
-        "after": write_labels(run.models / "policy", texts),
+    both, cut = data.held_out + data.new_frames, len(data.held_out)
+    texts = [s["text"] for s in both]
+    found = rules(data, texts)
+    for name, model in (("before", "sft"), ("after", "policy")):
+        found[name] = label(run.models / model, texts)
+    result: dict[str, Any] = {"sentences": cut, "rules": {}}
+    for part, rows in (("held_out", slice(cut)), ("frames", slice(cut, None))):
+        for name, labels in found.items() if both[rows] else ():
+            result["rules"].setdefault(part, {})[name] = {
+                kind: evaluation.label_quality(
+                    [s[kind] for s in both[rows]],
+                    [x.get(kind) for x in labels[rows]],
+                )._asdict()
+                for kind in labels_of(both[0])
+                if name != "vader" or kind == "sentiment"
+            }
+    bad = settings.negative
+    del found["majority"]
+    result["negative"] = {
+        name: [int(x.get("sentiment") == bad) for x in labels[:cut]]
+        for name, labels in found.items()
     }
-    result: dict[str, Any] = {"sentences": len(data.held_out), "rules": {}}
-    cut = len(data.held_out)
-    for name, labels in found.items():
-        kinds = ["sentiment"] if name == "vader" else list(known[0].labels)
-        for part, rows in (
-            ("held_out", slice(cut)),
-            ("frames", slice(cut, None)),
-        ):
-            if both[rows]:
-                result["rules"].setdefault(part, {})[name] = {
-                    kind: evaluation.label_quality(
-                        [s.labels[kind] for s in both[rows]],
-                        [x.get(kind) for x in labels[rows]],
-                    )._asdict()
-                    for kind in kinds
-                }
-    return result | {
-        "negative": {
-            name: [
-                int(x.get("sentiment") == settings.negative)
-                for x in labels[:cut]
-            ]
-            for name, labels in found.items()
-            if name != "majority"
-        },
-        "samples": [
-            [texts[i], show(found["before"][i]), show(found["after"][i])]
-            for i in range(3)
-        ],
-    }
+    result["samples"] = [
+        [texts[i]]
+        + [rewards.write_labels(found[x][i]) for x in ("before", "after")]
+        for i in range(3)
+    ]
+    return result
 
 
-def rules(known: list[Sentence], texts: list[str]) -> dict[str, list[Labels]]:
+def rules(data: Data, texts: list[str]) -> dict[str, list[Record]]:
     """Labels texts by what a policy must beat."""
     from tfrlhf import evaluation
     from tfrlhf import rewards
 
-    kinds = list(known[0].labels)
-    usual = {
-        kind: Counter(s.labels[kind] for s in known).most_common(1)[0][0]
-        for kind in kinds
+    known = data.labelled + data.judged
+    found: dict[str, list[Record]] = {
+        name: [{} for _ in texts] for name in ("majority", "naive_bayes")
     }
-    bayes = {
-        kind: evaluation.naive_bayes(
-            [s.text for s in known], [s.labels[kind] for s in known]
-        )(texts)
-        for kind in kinds
-    }
-    found = {
-        "majority": [usual] * len(texts),
-        "naive_bayes": [
-            {k: bayes[k][i] for k in kinds} for i in range(len(texts))
-        ],
-    }
-    names = {s.labels["sentiment"] for s in known}
+    for kind in labels_of(known[0]):
+        labels = [s[kind] for s in known]
+        usual = Counter(labels).most_common(1)[0][0]
+        bayes = evaluation.naive_bayes([s["text"] for s in known], labels)
+        for row, x in enumerate(bayes(texts)):
+            found["majority"][row][kind] = usual
+            found["naive_bayes"][row][kind] = x
+    names = {s["sentiment"] for s in known}
     if names >= {"positive", "negative"} and find_spec("vaderSentiment"):
         # The thresholds of its authors.
         found["vader"] = [
-            {
-                "sentiment": "positive"
-                if x >= 0.05
-                else "negative"
-                if x <= -0.05
-                else "neutral"
-            }
+            {"sentiment": SIGNS[(x >= 0.05) - (x <= -0.05)]}
             for x in rewards.vader(texts, texts)
         ]
     return found
 
 
-def write_labels(directory: pathlib.Path, texts: list[str]) -> list[Labels]:
+def label(directory: pathlib.Path, texts: list[str]) -> list[Record]:
     """Returns a policy's labels of texts, its likeliest words."""
     import tfrlhf
 
@@ -338,172 +266,67 @@ def write_labels(directory: pathlib.Path, texts: list[str]) -> list[Labels]:
     for start in range(0, len(filled), BATCH):
         part = [text + ASKED for text in filled[start : start + BATCH]]
         found += policy.generate(part, sampler=greedy, seed=0)
-    return [read_labels(response) for response in found[: len(texts)]]
+    return [tfrlhf.rewards.read_labels(x) for x in found[: len(texts)]]
 
 
 def watch(
-    run: cli.Run,
-    settings: Settings,
-    truth: list[Sentence],
-    flags: dict[str, list[int]],
+    run: cli.Run, settings: Settings, data: Data, flags: dict[str, list[int]]
 ) -> dict[str, Any]:
     """Simulates streams of held-out sentences and alerts on them."""
     import numpy as np
 
-    is_negative = np.array(
-        [s.labels["sentiment"] == settings.negative for s in truth]
-    )
-    if is_negative.all() or not is_negative.any():
+    from tfrlhf import evaluation
+
+    alert = evaluation.GrowthAlert(WINDOW, BEFORE, settings.alert_z)
+    truth = [s["sentiment"] == settings.negative for s in data.held_out]
+    if all(truth) or not any(truth):
         raise cli.UserError(
             f"--negative {settings.negative}: the held-out sentences must "
             "have this sentiment and another one."
         )
-    random_numbers = np.random.default_rng(settings.seed)
+    draw = np.random.default_rng(settings.seed)
     share = np.full(STREAM, SHARE)
-    quiet = stream(is_negative, share, settings.streams, random_numbers)
+    quiet = evaluation.draw_streams(truth, share, settings.streams, draw)
     share[JUMP:] = JUMPED_SHARE
-    jumping = stream(is_negative, share, settings.streams, random_numbers)
-    log_stream(run, settings, np.array(flags["after"])[jumping[0]], share)
-    result = {}
-    for name, flag in {"truth": is_negative, **flags}.items():
-        false = first_alert(np.array(flag)[quiet], settings.alert_z)
-        found = first_alert(np.array(flag)[jumping], settings.alert_z)
-        early, late = found < JUMP, found < STREAM
-        delays = found[late & ~early] - JUMP + 1
-        result[name] = {
-            "false_alarms": share_of(false < STREAM),
-            "early": share_of(early),
-            "detected": share_of(late & ~early),
-            "delay": float(np.median(delays)) if len(delays) else None,
-        }
-    return result
-
-
-def stream(
-    is_negative: Any, share: Any, streams: int, random_numbers: Any
-) -> Any:
-    """Draws streams of sentences, by number, of a negative share in time."""
-    import numpy as np
-
-    shape = streams, len(share)
-    drawn = random_numbers.random(shape) < share
-    bad, other = np.flatnonzero(is_negative), np.flatnonzero(~is_negative)
-    return np.where(
-        drawn,
-        random_numbers.choice(bad, shape),
-        random_numbers.choice(other, shape),
-    )
-
-
-def z_scores(flags: Any) -> Any:
-    """Compares the newest window with the items before it, at each time.
-
-    The two-proportion z-test with a pooled share; 0 until there are enough.
-    """
-    import numpy as np
-
-    sums = np.cumsum(np.pad(flags, [(0, 0), (1, 0)]), axis=1)
-    end, middle = sums[:, WINDOW + BEFORE :], sums[:, BEFORE:-WINDOW]
-    start = sums[:, : -WINDOW - BEFORE]
-    new, old = (end - middle) / WINDOW, (middle - start) / BEFORE
-    pooled = (end - start) / (WINDOW + BEFORE)
-    deviation = np.sqrt(pooled * (1 - pooled) * (1 / WINDOW + 1 / BEFORE))
-    z = (new - old) / np.maximum(deviation, 1e-6)
-    return np.pad(z, [(0, 0), (WINDOW + BEFORE - 1, 0)])
-
-
-def first_alert(flags: Any, threshold: float) -> Any:
-    """Returns when each stream first alerts; its length if it never does."""
-    import numpy as np
-
-    alert = z_scores(flags) > threshold
-    return np.where(alert.any(axis=1), alert.argmax(axis=1), flags.shape[1])
-
-
-def log_stream(
-    run: cli.Run, settings: Settings, flags: Any, share: Any
-) -> None:
-    """Writes a stream to TensorBoard and prints its alert."""
-    import tensorflow as tf
-
-    from tfrlhf import evaluation
-
-    z = z_scores(flags[None])[0]
-    writer = tf.summary.create_file_writer(str(run.logs / "stream"))
-    with writer.as_default():
-        for time in range(WINDOW - 1, len(flags)):
-            window = flags[time + 1 - WINDOW : time + 1]
-            tf.summary.scalar("stream/negative_share", window.mean(), time)
-            tf.summary.scalar("stream/true_share", share[time], time)
-            tf.summary.scalar("stream/z", z[time], time)
-    time = int(first_alert(flags[None], settings.alert_z)[0])
-    if time < len(flags):
-        window = flags[time + 1 - WINDOW : time + 1]
-        text = (
-            f"item {time}: {window.mean():.0%} of the last {WINDOW} are "
-            f"negative (95% interval {evaluation.wilson_interval(window)}), "
-            f"z = {z[time]:.1f}"
+    jumping = evaluation.draw_streams(truth, share, settings.streams, draw)
+    # One stream to look at.
+    flag = np.array(flags["after"])[jumping[:1]]
+    mean = np.convolve(flag[0], np.ones(WINDOW) / WINDOW)[:STREAM]
+    z = alert.z_scores(flag)[0]
+    series = {"negative_share": mean, "true_share": share, "z": z}
+    run.log_series("stream", series, first=WINDOW - 1)
+    first = int(alert.first(flag)[0])
+    if first < STREAM:
+        cli.console.print(
+            f"   alert in a stream that jumps at {JUMP}: item {first}, "
+            f"{mean[first]:.0%} of the last {WINDOW} are negative, "
+            f"z = {z[first]:.1f}"
         )
-        cli.console.print(f"   alert in a stream that jumps at {JUMP}: {text}")
-        with writer.as_default():
-            tf.summary.text("stream/alert", text, time)
-    writer.close()
-
-
-def share_of(events: Any) -> list[float]:
-    """Returns a share and its standard error."""
-    from tfrlhf import evaluation
-
-    return list(evaluation.accuracy(events.astype(float)))
-
-
-def is_right(kind: str) -> Callable[..., list[float]]:
-    """Returns a reward: 1 where the label of a kind is right."""
-
-    def score(
-        prompts: list[str], responses: list[str], **columns: Any
-    ) -> list[float]:
-        return [
-            float(read_labels(response).get(kind) == truth)
-            for response, truth in zip(responses, columns[kind], strict=True)
-        ]
-
-    return score
-
-
-def prompt(sentence: Sentence) -> str:
-    """Returns what a policy reads."""
-    return sentence.text + ASKED
-
-
-def answer(sentence: Sentence) -> str:
-    """Returns what a policy should write."""
-    return " " + show(sentence.labels)
-
-
-def show(labels: Labels) -> str:
-    """Writes labels."""
-    return "; ".join(f"{kind}: {label}" for kind, label in labels.items())
-
-
-def read_labels(response: str) -> Labels:
-    """Reads labels out of what a policy wrote."""
-    return {kind: label.strip() for kind, label in ANSWER.findall(response)}
+    return {
+        name: alert.quality(np.array(x)[quiet], np.array(x)[jumping], JUMP)
+        for name, x in {"truth": truth, **flags}.items()
+    }
 
 
 def load_data(settings: Settings) -> Data:
     """Returns authored sentences, or the user's."""
+    from tfrlhf import rewards
+    from tfrlhf.data.embedded import news
+
     draw = random.Random(settings.seed)
     if settings.data is None:
-        train = authored(draw, settings.sentences)
         count = 200 if settings.tiny else 1200
-        held_out = authored(draw, count, held_out=True)
-        frames = authored(draw, count // 4, True, "held_out_frames")
+        train = news.write(draw, settings.sentences)
+        held_out = news.write(draw, count, held_out=True)
+        frames = news.write(draw, count // 4, True, "held_out_frames")
     else:
         train = read_sentences(settings)
         draw.shuffle(train)
         count = min(1200, len(train) // 5)
         held_out, train, frames = train[:count], train[count:], []
+    for record in train + held_out + frames:
+        record["prompt"] = record["text"] + ASKED
+        record["response"] = " " + rewards.write_labels(labels_of(record))
     cut = round(settings.labelled * len(train))
     if not 0 < cut < len(train) or len(held_out) < 2:
         raise cli.UserError(
@@ -514,86 +337,30 @@ def load_data(settings: Settings) -> Data:
     return Data(train[:cut], train[cut:], held_out, frames)
 
 
-def read_sentences(settings: Settings) -> list[Sentence]:
+def labels_of(record: Record) -> Record:
+    """Returns the labels of a sentence by kind."""
+    return {kind: record[kind] for kind in KINDS if kind in record}
+
+
+def read_sentences(settings: Settings) -> list[Record]:
     """Reads the user's sentences."""
     from tfrlhf import data
 
+    columns = dict(
+        zip(KINDS, (settings.topic, settings.sentiment), strict=True)
+    )
     found = []
     for record in data.load(
         settings.data, columns={"prompt": settings.text}, kind="prompts"
     ):
-        labels = {
-            kind: str(record[column])
-            for kind, column in (
-                ("topic", settings.topic),
-                ("sentiment", settings.sentiment),
-            )
-            if column in record
-        }
-        if "sentiment" not in labels:
+        if settings.sentiment not in record:
             raise cli.UserError(
                 f"{record['_where']} has no {settings.sentiment!r}: name the "
                 "column by --sentiment."
             )
-        found.append(Sentence(record["prompt"], labels))
+        labels = {k: str(record[c]) for k, c in columns.items() if c in record}
+        found.append({"text": record["prompt"]} | labels)
     return found
-
-
-def authored(
-    draw: random.Random,
-    count: int,
-    held_out: bool = False,
-    frames: str = "frames",
-) -> list[Sentence]:
-    """Puts sentences together out of the parts in finance.json.
-
-    Args:
-        draw: the random numbers.
-        count: how many, all different.
-        held_out: whether with the firms, and the pairs of noun and verb, that
-            are held out, or with the others.
-        frames: which frames.
-    """
-    parts = json.loads(PARTS.read_text("utf-8"))
-    found: dict[str, Sentence] = {}
-    while len(found) < count:
-        topic, aside_topic = draw.sample(list(parts["topics"]), 2)
-        main_clause, sentiment = clause(draw, parts, topic, held_out)
-        aside, _ = clause(draw, parts, aside_topic, False)
-        firm = draw.choice(parts["firm_starts"])
-        firm += draw.choice(parts["firm_ends"])
-        if is_held_out(firm) != held_out:
-            continue
-        text = draw.choice(parts[frames]).format(
-            main=main_clause,
-            aside=aside,
-            firm=firm,
-            time=draw.choice(parts["times"]),
-        )
-        text = text[0].upper() + text[1:]
-        found[text] = Sentence(text, {"topic": topic, "sentiment": sentiment})
-    return list(found.values())
-
-
-def clause(
-    draw: random.Random, parts: dict[str, Any], topic: str, held_out: bool
-) -> tuple[str, str]:
-    """Draws noun and verb; returns them with the sentiment."""
-    while True:
-        # News is more often of good things, and of bad ones that grow.
-        kind = draw.choices(["good", "bad"], [65, 35])[0]
-        weights = [40, 30, 30] if kind == "good" else [50, 25, 25]
-        direction = draw.choices(["up", "down", "flat"], weights)[0]
-        noun = draw.choice(parts["topics"][topic][kind])
-        verb = draw.choice(parts["verbs"][direction])
-        text = f"{noun} {verb}"
-        if is_held_out(text) == held_out:
-            return text, POLARITY.get((kind, direction), "neutral")
-
-
-def is_held_out(text: str) -> bool:
-    """Picks a fifth of all texts, whatever the seed."""
-    return zlib.crc32(text.encode()) % 5 == 0
 
 
 def print_result(summary: dict[str, Any]) -> None:
@@ -604,33 +371,24 @@ def print_result(summary: dict[str, Any]) -> None:
     }
     for part, found in summary["rules"].items():
         kinds = list(found["after"])
-        rows = []
-        for name, measured in found.items():
-            row: list[Any] = [TITLES[name]]
-            for kind in kinds:
-                cell = measured.get(kind)
-                row += (
-                    [
-                        "{:.3f} ± {:.3f}".format(*cell["accuracy"]),
-                        cell["macro_f1"],
-                    ]
-                    if cell
-                    else [None, None]
-                )
-            rows.append(row)
         columns = [f"{k} {m}" for k in kinds for m in ("accuracy", "macro-F1")]
+        rows = [
+            [TITLES[name]]
+            + [
+                measured.get(kind, {}).get(metric)
+                for kind in kinds
+                for metric in ("accuracy", "macro_f1")
+            ]
+            for name, measured in found.items()
+        ]
         cli.print_table(frames[part], ("", *columns), rows)
     cli.print_table(
         f"Alert by sentiments of: {STREAM} items, the negative share jumps "
         f"from {SHARE} to {JUMPED_SHARE} after {JUMP}",
         ("", "found after the jump", "items until then", "alert without one"),
         [
-            [
-                TITLES[name],
-                "{:.3f} ± {:.3f}".format(*found["detected"]),
-                found["delay"],
-                "{:.3f} ± {:.3f}".format(*found["false_alarms"]),
-            ]
+            [TITLES[name]]
+            + [found[key] for key in ("detected", "delay", "false_alarms")]
             for name, found in summary["alerts"].items()
         ],
     )

@@ -20,7 +20,7 @@ from tfrlhf import cli
 
 
 @dataclasses.dataclass
-class Settings(cli.RunSettings):
+class Settings(cli.SamplingSettings):
     """What to improve, by whose judgement, for how long."""
 
     model: str | None = None
@@ -36,9 +36,6 @@ class Settings(cli.RunSettings):
     ppo_iterations: int = 12
     """Rollouts of batch_size episodes a round."""
     batch_size: int = 64
-    max_new_tokens: int = 40
-    temperature: float = 0.7
-    """Of every sample."""
     learning_rate: float = 1.5e-4
     """Of the policy in PPO."""
     kl_weight: float = 0.05
@@ -71,24 +68,7 @@ def main(settings: Settings) -> None:
     rounds = []
     for number in range(1, settings.rounds + 1):
         with strategy.scope():
-            # 1. What people think of the policy as it is now.
-            measured = run.stage(
-                f"feedback-{number}",
-                f"Round {number}: feedback",
-                lambda n=number: collect(run, settings, n),
-            )
-            # 2. A reward model of all that they have said.
-            measured |= run.stage(
-                f"reward-{number}",
-                f"Round {number}: reward model",
-                lambda n=number: learn_reward(run, settings, n),
-            )
-            # 3. The policy learns to be preferred.
-            run.stage(
-                f"ppo-{number}",
-                f"Round {number}: PPO",
-                lambda n=number: optimise(run, settings, n),
-            )
+            measured = go_round(run, settings, number)
         # 4. The start and the policy answer prompts that neither has seen.
         measured |= run.stage(
             f"evaluation-{number}",
@@ -98,51 +78,41 @@ def main(settings: Settings) -> None:
         rounds.append(measured)
 
     samples = rounds[-1]["samples"]
-    summary = {
-        "rounds": [
-            {name: x for name, x in measured.items() if name != "samples"}
-            for measured in rounds
-        ],
-        "seconds": run.seconds,
-        "peak_memory_mb": cli.peak_memory_mb(),
-    }
-    run.write_summary(summary)
+    for measured in rounds:
+        del measured["samples"]
+    summary = run.write_summary({"rounds": rounds})
     print_rounds(rounds)
     cli.print_samples(samples)
     cli.print_where(run, summary)
 
 
+def go_round(run: cli.Run, settings: Settings, number: int) -> dict[str, Any]:
+    """Asks, learns what was answered, and improves the policy."""
+    # 1. What people think of the policy as it is now.
+    measured = run.stage(
+        f"feedback-{number}",
+        f"Round {number}: feedback",
+        lambda: collect(run, settings, number),
+    )
+    # 2. A reward model of all that they have said.
+    measured |= run.stage(
+        f"reward-{number}",
+        f"Round {number}: reward model",
+        lambda: learn_reward(run, settings, number),
+    )
+    # 3. The policy learns to be preferred.
+    run.stage(
+        f"ppo-{number}",
+        f"Round {number}: PPO",
+        lambda: optimise(run, settings, number),
+    )
+    return measured
+
+
 def start(run: cli.Run, settings: Settings) -> dict[str, Any]:
     """Loads the policy, or fine-tunes a small one on the embedded task."""
-    import keras
-
-    import tfrlhf
-    from tfrlhf.data import embedded
-
-    if settings.model:
-        policy = tfrlhf.Policy.from_preset(settings.model)
-    else:
-        examples = embedded.load(settings.seed).examples
-        if settings.tiny:
-            examples = examples[:256]
-        policy = tfrlhf.small_policy(
-            (e["prompt"] + e["response"] for e in examples),
-            layers=2 if settings.tiny else 4,
-        )
-        sft = tfrlhf.SFT(policy, learn_prompts=True)
-        epochs = 1 if settings.tiny else 7
-        rate = cli.cosine(3e-3, epochs * -(-len(examples) // 32))
-        sft.compile(keras.optimizers.AdamW(rate, weight_decay=0.1))
-        sft.fit(
-            examples,
-            batch_size=32,
-            epochs=epochs,
-            seed=settings.seed,
-            callbacks=run.watchers("sft", {"loss": "nats/token"}),
-            verbose=0,
-        )
-    with cli.writing(run.models / "policy-0") as directory:
-        policy.save_to_preset(directory)
+    policy = cli.embedded_policy(run, settings.model)
+    run.save(policy, "policy-0")
     return {"parameters": policy.count_params()}
 
 
@@ -156,20 +126,10 @@ def collect(run: cli.Run, settings: Settings, number: int) -> dict[str, Any]:
         cli.load_function("--labeller", settings.labeller),
         some_prompts(settings, number, settings.pairs),
         2,
-        sampler(settings),
+        settings.sampler(),
         settings.seed + number,
     )
-    pairs = [
-        {"prompt": prompt, "chosen": texts[best], "rejected": texts[1 - best]}
-        for prompt, texts, best, scores in zip(
-            found.prompts,
-            found.all_responses,
-            found.all_scores.argmax(axis=1),
-            found.all_scores,
-            strict=True,
-        )
-        if scores[0] != scores[1]
-    ]
+    pairs = found.pairs()
     if len(pairs) < 8:
         raise cli.UserError(
             f"--labeller {settings.labeller} tells {len(pairs)} of "
@@ -187,8 +147,6 @@ def learn_reward(
     run: cli.Run, settings: Settings, number: int
 ) -> dict[str, Any]:
     """Learns from all rounds; measures on what is held out of the newest."""
-    import keras
-
     import tfrlhf
     from tfrlhf import data
 
@@ -203,45 +161,26 @@ def learn_reward(
         before = tfrlhf.RewardModel.from_preset(
             run.models / f"reward-{number - 1}"
         )
-        result["accuracy_before"], _ = measure(before, newest)
+        found = tfrlhf.evaluation.reward_accuracy(before, newest)
+        result["accuracy_before"] = found.value
     # From the start's weights: it is older than any of the feedback.
     policy = tfrlhf.Policy.from_preset(run.models / "policy-0")
-    reward = tfrlhf.RewardModel.from_policy(policy)
-    steps = settings.reward_epochs * -(-len(train) // 32)
-    reward.compile(keras.optimizers.Adam(cli.cosine(5e-4, steps)))
-    reward.fit(
+    reward = cli.learn_reward(
+        run,
+        policy,
         train,
-        batch_size=32,
         epochs=settings.reward_epochs,
-        seed=settings.seed,
-        callbacks=run.watchers(
-            f"reward-{number}", {"loss": "loss", "accuracy": "accuracy"}
-        ),
-        verbose=0,
+        stage=f"reward-{number}",
     )
     # Samples of the newest policy score mean 0 and deviation 1.
     reward.normalize(
         [r["prompt"] for r in newest for _ in range(2)],
         [r[key] for r in newest for key in ("chosen", "rejected")],
     )
-    with cli.writing(run.models / f"reward-{number}") as directory:
-        reward.save_to_preset(directory)
-    result["accuracy"], result["accuracy_stderr"] = measure(reward, newest)
+    run.save(reward, f"reward-{number}")
+    found = tfrlhf.evaluation.reward_accuracy(reward, newest)
+    result["accuracy"], result["accuracy_stderr"] = found
     return result
-
-
-def measure(reward: Any, pairs: list[Any]) -> tuple[float, float]:
-    """Returns a reward model's accuracy on comparisons, and its error."""
-    import numpy as np
-
-    from tfrlhf import evaluation
-
-    prompts = [r["prompt"] for r in pairs]
-    better, worse = (
-        np.asarray(reward.score(prompts, [r[key] for r in pairs]))
-        for key in ("chosen", "rejected")
-    )
-    return tuple(evaluation.accuracy(0.5 * (np.sign(better - worse) + 1)))
 
 
 def optimise(run: cli.Run, settings: Settings, number: int) -> dict[str, Any]:
@@ -258,27 +197,20 @@ def optimise(run: cli.Run, settings: Settings, number: int) -> dict[str, Any]:
     )
     ppo.compile(
         keras.optimizers.Adam(settings.learning_rate, epsilon=1e-5),
-        sampler=sampler(settings),
+        sampler=settings.sampler(),
         kl=tfrlhf.FixedKL(settings.kl_weight),
         value_optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-5),
         minibatches=2,
     )
-    ppo.fit(
-        some_prompts(
-            settings,
-            settings.rounds + number,
-            settings.ppo_iterations * settings.batch_size,
-        ),
+    count = settings.ppo_iterations * settings.batch_size
+    run.fit(
+        ppo,
+        some_prompts(settings, settings.rounds + number, count),
+        f"ppo-{number}",
         batch_size=settings.batch_size,
         seed=settings.seed + number,
-        callbacks=run.watchers(
-            f"ppo-{number}",
-            {"objective/scores": "score", "objective/kl": "KL"},
-        ),
-        verbose=0,
     )
-    with cli.writing(run.models / f"policy-{number}") as directory:
-        policy.save_to_preset(directory)
+    run.save(policy, f"policy-{number}")
     return {"iterations": int(ppo.state.iteration.numpy())}
 
 
@@ -291,7 +223,7 @@ def evaluate(run: cli.Run, settings: Settings, number: int) -> dict[str, Any]:
         tfrlhf.Policy.from_preset(run.models / "policy-0"),
         tfrlhf.Policy.from_preset(run.models / f"policy-{number}"),
         load_prompts(settings)[1],
-        sampler(settings),
+        settings.sampler(),
         reward.as_function(),
         cli.load_function("--labeller", settings.labeller),
         settings.seed,
@@ -324,19 +256,9 @@ def some_prompts(settings: Settings, draw: int, count: int) -> list[Any]:
     import numpy as np
 
     prompts, _ = load_prompts(settings)
-    order = np.random.default_rng([settings.seed, draw]).permutation(
-        len(prompts)
-    )
-    return [prompts[order[i % len(order)]] for i in range(count)]
-
-
-def sampler(settings: Settings) -> Any:
-    """Returns how every response is drawn."""
-    import tfrlhf
-
-    return tfrlhf.Sampler(
-        settings.temperature, max_new_tokens=settings.max_new_tokens
-    )
+    order = np.random.default_rng([settings.seed, draw])
+    shuffled = [prompts[i] for i in order.permutation(len(prompts))]
+    return cli.repeated(shuffled, count)
 
 
 def feedback_file(run: cli.Run, number: int) -> pathlib.Path:

@@ -23,11 +23,10 @@ import re
 from typing import Any
 
 from tfrlhf import cli
-from tfrlhf.cli import console
 
 
 @dataclasses.dataclass
-class Settings(cli.RunSettings):
+class Settings(cli.SamplingSettings):
     """What to read, and how long to learn."""
 
     model: str | None = None
@@ -54,6 +53,15 @@ class Settings(cli.RunSettings):
 
 
 Record = dict[str, Any]
+# Questions to train on, and questions held out.
+Split = tuple[list[Record], list[Record]]
+# The frame of a prompt, and what stands before an answer.
+FRAMES = {
+    "en": ("{context}\nQuestion: {question}\nAnswer:", " "),
+    "zh": ("{context}\n问题：{question}\n答案：", ""),
+}
+# The parts of the authored passages.
+PASSAGES = pathlib.Path(__file__).parent / "data" / "passages.json"
 
 
 def main(settings: Settings) -> None:
@@ -67,8 +75,7 @@ def main(settings: Settings) -> None:
     import keras
 
     keras.utils.set_random_seed(settings.seed)
-    train, held_out = load_data(settings)
-    task = (run, settings, train)
+    task = (run, settings, load_data(settings))
     strategy = cli.make_strategy(settings.strategy)
 
     # 1. What an answer looks like, and where it may come from.
@@ -80,74 +87,55 @@ def main(settings: Settings) -> None:
         run.stage("grpo", "GRPO", lambda: optimise(*task))
 
     # 3. Questions about passages that the policy has not seen.
-    measured = run.stage(
-        "evaluation", "Evaluation", lambda: evaluate(*task, held_out)
-    )
+    measured = run.stage("evaluation", "Evaluation", lambda: evaluate(*task))
 
-    summary = measured | {
-        "seconds": run.seconds,
-        "peak_memory_mb": cli.peak_memory_mb(),
-    }
-    run.write_summary(summary)
-    show(summary, run)
+    summary = run.write_summary(measured)
+    print_result(summary)
+    cli.print_samples(summary["samples"])
+    cli.print_where(run, summary)
 
 
-def fine_tune(
-    run: cli.Run, settings: Settings, train: list[Record]
-) -> dict[str, Any]:
+def fine_tune(run: cli.Run, settings: Settings, data: Split) -> Record:
     """Teaches the model the right answers and saves it."""
-    import keras
+    from tfrlhf.data import characters_apart
 
-    import tfrlhf
-
-    policy = (
-        tfrlhf.Policy.from_preset(settings.model)
-        if settings.model
-        else tfrlhf.small_policy(
-            [
-                apart(f"{q['context']} {q['question']} {q.get('written', '')}")
-                for q in train
-            ],
-            layers=2,
-            width=64 if settings.tiny else 128,
-            context_length=settings.length,
-        )
+    train, _ = data
+    texts = (
+        f"{q['context']} {q['question']} {q.get('written', '')}" for q in train
+    )
+    policy = cli.start_policy(
+        settings.model,
+        map(characters_apart, texts),
+        layers=2,
+        width=64 if settings.tiny else 128,
+        context_length=settings.length,
     )
     records = as_prompts(train, policy, settings)
-    sft = tfrlhf.SFT(policy)
-    steps = settings.sft_epochs * -(-len(records) // 32)
-    sft.compile(
-        keras.optimizers.AdamW(
-            cli.cosine(settings.sft_learning_rate, steps), weight_decay=0.01
-        )
-    )
-    history = sft.fit(
+    losses = cli.fine_tune(
+        run,
+        policy,
         records,
-        batch_size=32,
+        rate=settings.sft_learning_rate,
         epochs=settings.sft_epochs,
-        seed=settings.seed,
-        callbacks=run.watchers("sft", {"loss": "nats/token"}),
-        verbose=0,
+        weight_decay=0.01,
+        learn_prompts=False,
     )
-    with cli.writing(run.models / "sft") as directory:
-        policy.save_to_preset(directory)
+    run.save(policy, "sft")
     return {
         "parameters": policy.count_params(),
         "questions": len(records),
-        "losses": history.history["loss"],
+        "losses": losses,
     }
 
 
-def optimise(
-    run: cli.Run, settings: Settings, train: list[Record]
-) -> dict[str, Any]:
+def optimise(run: cli.Run, settings: Settings, data: Split) -> Record:
     """Optimises F1 by GRPO."""
     import keras
 
     import tfrlhf
 
     policy = tfrlhf.Policy.from_preset(run.models / "sft")
-    records = as_prompts(train, policy, settings)
+    records = as_prompts(data[0], policy, settings)
     grpo = tfrlhf.GRPO(policy, tfrlhf.rewards.F1())
     grpo.compile(
         keras.optimizers.Adam(settings.learning_rate, epsilon=1e-5),
@@ -156,99 +144,71 @@ def optimise(
             mean_over="responses",
             kl_weight=settings.kl_weight,
         ),
-        sampler=sampler(settings),
+        sampler=settings.sampler(),
         # Not divided by the group's deviation: a lucky guess stays small.
         advantage=tfrlhf.GroupRelative(settings.group_size, scale=False),
         minibatches=2,
     )
     wanted = settings.iterations * settings.batch_size // settings.group_size
-    rounds = -(-wanted // len(records))
-    history = grpo.fit(
-        (records * rounds)[:wanted],
+    history = run.fit(
+        grpo,
+        cli.repeated(records, wanted),
+        "grpo",
+        {"objective/scores": "F1", "objective/kl": "KL"},
         batch_size=settings.batch_size,
-        seed=settings.seed,
-        callbacks=run.watchers(
-            "grpo", {"objective/scores": "F1", "objective/kl": "KL"}
-        ),
-        verbose=0,
     )
-    with cli.writing(run.models / "policy") as directory:
-        policy.save_to_preset(directory)
-    return {"training_f1": history.history["objective/scores"][-1]}
+    run.save(policy, "policy")
+    return {"training_f1": history["objective/scores"][-1]}
 
 
-def evaluate(
-    run: cli.Run,
-    settings: Settings,
-    train: list[Record],
-    held_out: list[Record],
-) -> dict[str, Any]:
+def evaluate(run: cli.Run, settings: Settings, data: Split) -> Record:
     """Measures F1 and exact match of both policies and of simple rules."""
     import tfrlhf
+    from tfrlhf import evaluation
+    from tfrlhf import rewards
 
-    policies = {
-        name: tfrlhf.Policy.from_preset(run.models / directory)
-        for name, directory in (("before", "sft"), ("after", "policy"))
-    }
-    records = as_prompts(held_out, policies["before"], settings)
+    train, held_out = data
+    before = tfrlhf.Policy.from_preset(run.models / "sft")
+    after = tfrlhf.Policy.from_preset(run.models / "policy")
+    records = as_prompts(held_out, before, settings)
     prompts = [record["prompt"] for record in records]
     common = most_common([q["answers"][0] for q in train])
     answers = {
         "sentence": [nearest_sentence(record) for record in records],
         "common": [common] * len(records),
     }
-    drawn: dict[str, Any] = {}
-    for name, policy in policies.items():
-        ids = policy.encode_prompts(prompts, settings.max_new_tokens)
-        for way, temperature in (("", 0.0), ("_sampled", settings.temperature)):
-            drawn[name] = policy.generate(
-                ids, sampler=sampler(settings, temperature), seed=settings.seed
+    for name, policy in (("before", before), ("after", after)):
+        for way, temperature in (("", 0.0), ("_sampled", None)):
+            answers[name + way], drawn = evaluation.draw_responses(
+                policy, prompts, settings.sampler(temperature), settings.seed
             )
-            answers[name + way] = policy.decode_responses(drawn[name])
     # Of the last ones, which are the samples after.
-    kl = tfrlhf.evaluation.sequence_kl(
-        policies["after"],
-        policies["before"],
-        drawn["after"],
-        settings.temperature,
-    )
-    result: dict[str, Any] = {"held_out": len(records), "kl": float(kl.mean())}
+    kl = evaluation.sequence_kl(after, before, drawn, settings.temperature)
+    result: Record = {"held_out": len(records), "kl": float(kl.mean())}
     golds = [record["answers"] for record in records]
+    scores = {}
     for metric, reward in (
-        ("f1", tfrlhf.rewards.F1()),
-        ("exact", tfrlhf.rewards.ExactMatch()),
+        ("f1", rewards.F1()),
+        ("exact", rewards.ExactMatch()),
     ):
         for name, texts in answers.items():
-            found = tfrlhf.evaluation.mean(
-                reward(prompts, texts, answers=golds)
-            )
+            scores[metric, name] = reward(prompts, texts, answers=golds)
+            found = evaluation.mean(scores[metric, name])
             result[f"{metric}_{name}"] = list(found)
-    f1 = tfrlhf.rewards.F1()
-    before, after = (
-        f1(prompts, answers[f"{name}_sampled"], answers=golds)
-        for name in policies
+    pairs = zip(
+        scores["f1", "before_sampled"],
+        scores["f1", "after_sampled"],
+        strict=True,
     )
-    gain = [b - a for a, b in zip(before, after, strict=True)]
-    result["gain_sampled"] = list(tfrlhf.evaluation.mean(gain))
+    gain = evaluation.mean([b - a for a, b in pairs])
+    result["gain_sampled"] = list(gain)
     rows = range(0, len(records), max(1, len(records) // 3))
     result["samples"] = [
-        [
-            f"{prompts[i]} [{golds[i][0]}]",
-            answers["before"][i],
-            answers["after"][i],
-        ]
+        [f"{prompts[i]} [{golds[i][0]}]"]
+        + [answers[name][i] for name in ("before", "after")]
         for i in list(rows)[:3]
     ]
     return result
-
-
-def sampler(settings: Settings, temperature: float | None = None) -> Any:
-    """How answers are drawn; the samples of GRPO if nothing is said."""
-    import tfrlhf
-
-    if temperature is None:
-        temperature = settings.temperature
-    return tfrlhf.Sampler(temperature, max_new_tokens=settings.max_new_tokens)
 
 
 def as_prompts(
@@ -259,6 +219,8 @@ def as_prompts(
     A context that is too long becomes the widest window around the answer
     that fits; a question too long without any context is left out.
     """
+    from tfrlhf.data import is_chinese
+
     tokenizer = policy.need_tokenizer()
     room = min(settings.length, policy.context_length)
     place = random.Random(settings.seed)
@@ -325,12 +287,13 @@ def most_common(answers: list[str]) -> str:
     return max(sorted(set(answers)), key=answers.count)
 
 
-def load_data(settings: Settings) -> tuple[list[Record], list[Record]]:
+def load_data(settings: Settings) -> Split:
     """Reads questions and holds out a fifth of the articles."""
     order = random.Random(settings.seed)
     if settings.data is None:
         count = 160 if settings.tiny else 3200
-        articles = [authored(order) for _ in range(count)]
+        parts = json.loads(PASSAGES.read_text("utf-8"))
+        articles = [authored(order, parts) for _ in range(count)]
     else:
         articles = read_squad(settings.data)
         if settings.tiny:
@@ -368,91 +331,47 @@ def read_squad(path: pathlib.Path) -> list[list[Record]]:
         ) from error
 
 
-def is_chinese(text: str) -> bool:
-    """Tells whether a text has Chinese characters."""
-    return re.search("[㐀-鿿]", text) is not None
+def authored(order: random.Random, parts: Record) -> list[Record]:
+    """Makes a short passage and asks two questions about it."""
+    words = {name: order.choice(each) for name, each in parts["words"].items()}
+    context = order.choice(parts["passages"]).format(**words)
+    questions = []
+    for pattern, gold in order.sample(parts["questions"], 2):
+        answer = gold.format(**words)
+        questions.append(
+            {
+                "context": context,
+                "question": pattern.format(**words),
+                "answers": [answer],
+                "start": context.index(answer),
+                "written": order.choice(parts["written"]).format(answer),
+            }
+        )
+    return questions
 
 
-def apart(text: str) -> str:
-    """Puts each Chinese character on a line, so that it becomes a token."""
-    return re.sub("([㐀-鿿])", r"\n\1\n", text)
-
-
-def show(summary: dict[str, Any], run: cli.Run) -> None:
-    """Prints the table and three samples."""
-
-    def row(title: str, name: str) -> list[Any]:
-        return [title, summary[f"f1_{name}"], summary[f"exact_{name}"]]
-
+def print_result(summary: Record) -> None:
+    """Prints the table."""
     cli.print_table(
         f"{summary['held_out']} questions about held-out passages",
         ("", "F1", "exact match"),
         [
-            row("commonest training answer", "common"),
-            row("sentence nearest to the question", "sentence"),
-            row("before GRPO, most likely answer", "before"),
-            row("after", "after"),
-            row("before, one sample", "before_sampled"),
-            row("after, one sample", "after_sampled"),
+            (title, summary[f"f1_{name}"], summary[f"exact_{name}"])
+            for title, name in (
+                ("commonest training answer", "common"),
+                ("sentence nearest to the question", "sentence"),
+                ("before GRPO, most likely answer", "before"),
+                ("after", "after"),
+                ("before, one sample", "before_sampled"),
+                ("after, one sample", "after_sampled"),
+            )
         ],
     )
     gain, error = summary["gain_sampled"]
-    console.print(
+    cli.console.print(
         f"A sample after GRPO has {gain:.3f} ± {error:.3f} more F1 than one "
         f"before, at a KL of {summary['kl']:.2f} nats."
     )
-    cli.print_samples(summary["samples"])
-    cli.print_where(run, summary)
-
-
-# The frame of a prompt, and what stands before an answer.
-FRAMES = {
-    "en": ("{context}\nQuestion: {question}\nAnswer:", " "),
-    "zh": ("{context}\n问题：{question}\n答案：", ""),
-}
-
-# The parts of the authored passages.
-PARTS = {
-    "name": "Anna Ben Clara David Emma Frank Grace Henry".split(),
-    "colour": "red green blue yellow white black brown grey".split(),
-    "thing": "lamp chair box kite drum clock basket mirror".split(),
-    "place": "harbour school market museum library garden bank farm".split(),
-    "day": "Monday Tuesday Wednesday Thursday Friday Sunday".split(),
-}
-PASSAGES = [
-    "On {day} {name} took the {colour} {thing} to the {place}.",
-    "{name} went to the {place} on {day}. The {thing} was {colour}.",
-    "The {thing} is {colour}. {name} found it on {day} near the {place}.",
-]
-# Each question with its answer.
-QUESTIONS = [
-    ("Who had the {thing}?", "{name}"),
-    ("Which colour was the {thing}?", "{colour}"),
-    ("Which thing did {name} have?", "{thing}"),
-    ("Where was {name}?", "the {place}"),
-    ("When was {name} there?", "{day}"),
-]
-# What people write who do not know that F1 counts the words.
-WRITTEN = ["{}", "I think {}.", "The answer is {}, if I am right."]
-
-
-def authored(order: random.Random) -> list[Record]:
-    """Makes a short passage and asks two questions about it."""
-    parts = {name: order.choice(words) for name, words in PARTS.items()}
-    context = order.choice(PASSAGES).format(**parts)
-    questions = []
-    for pattern, gold in order.sample(QUESTIONS, 2):
-        answer = gold.format(**parts)
-        questions.append(
-            {
-                "context": context,
-                "question": pattern.format(**parts),
-                "answers": [answer],
-                "start": context.index(answer),
-                "written": order.choice(WRITTEN).format(answer),
-            }
-        )
-    return questions
 
 
 if __name__ == "__main__":

@@ -40,6 +40,16 @@ BLOCKS = 20
 """Groups of sessions whose spread gives the standard error."""
 
 Record = dict[str, Any]
+CHOICES = {"loss": ("listwise", "pairwise"), "compare": ("skipped", "all")}
+TITLES = {
+    "random": "random order",
+    "shown": "the order of the shop",
+    "popular": "clicks of an item before",
+    "shared_words": "words shared with the profile",
+    "reader": "likelihood of a clicked item",
+    "ranker": "ranking loss on clicks",
+    "truth": "the true order",
+}
 
 
 @dataclasses.dataclass
@@ -73,10 +83,7 @@ def main(settings: Settings) -> None:
         settings = dataclasses.replace(
             settings, sessions=500, read_epochs=1, epochs=2
         )
-    for name, allowed in (
-        ("loss", ("listwise", "pairwise")),
-        ("compare", ("skipped", "all")),
-    ):
+    for name, allowed in CHOICES.items():
         if getattr(settings, name) not in allowed:
             raise cli.UserError(
                 f"--{name} must be {' or '.join(allowed)}, not "
@@ -87,10 +94,12 @@ def main(settings: Settings) -> None:
     import keras
 
     keras.utils.set_random_seed(settings.seed)
+    from tfrlhf import data
+
     train, held_out = load_data(settings)
 
     # 1. Clicks say which of two books is better, where both were seen.
-    lists = preferences(train, settings)
+    lists = data.click_preferences(train, settings.compare, settings.rivals)
 
     # 2. A language model reads what who clicked, if none is given.
     if settings.model is None:
@@ -106,57 +115,17 @@ def main(settings: Settings) -> None:
         lambda: evaluate(run, settings, train, held_out),
     )
     samples = measured.pop("samples")
-    summary = measured | {
-        "sessions": len(train),
-        "lists": len(lists),
-        "seconds": run.seconds,
-        "peak_memory_mb": cli.peak_memory_mb(),
-    }
-    run.write_summary(summary)
+    counts = {"sessions": len(train), "lists": len(lists)}
+    summary = run.write_summary(measured | counts)
     print_result(summary)
     cli.print_samples(samples)
     cli.print_where(run, summary)
-
-
-def preferences(sessions: list[Record], settings: Settings) -> list[Record]:
-    """Makes a list of each click: the clicked item, then its rivals."""
-    found = []
-    for session in sessions:
-        shown, clicks = session["responses"], session["clicks"]
-        for place in range(len(shown)):
-            if not clicks[place]:
-                continue
-            others = range(place)
-            if settings.compare == "all":
-                others = range(len(shown))
-            left = [
-                shown[i]
-                for i in sorted(others, key=lambda i: abs(i - place))
-                if not clicks[i] and shown[i] != shown[place]
-            ]
-            rivals = list(dict.fromkeys(left))[: settings.rivals]
-            if rivals:
-                found.append(
-                    {
-                        "prompt": session["prompt"],
-                        "responses": [shown[place], *rivals],
-                        "ranks": [0] + [1] * len(rivals),
-                    }
-                )
-    if not found:
-        raise cli.UserError(
-            "No session has a click below an item without one: give more "
-            "sessions, or --compare all."
-        )
-    return found
 
 
 def read(
     run: cli.Run, settings: Settings, train: list[Record]
 ) -> dict[str, Any]:
     """Makes a language model of profiles and the books they clicked."""
-    import keras
-
     import tfrlhf
 
     policy = tfrlhf.small_policy(
@@ -170,22 +139,16 @@ def read(
         for item, click in zip(s["responses"], s["clicks"], strict=True)
         if click
     ]
-    sft = tfrlhf.SFT(policy, learn_prompts=True)
-    steps = settings.read_epochs * -(-len(examples) // 32)
-    sft.compile(
-        keras.optimizers.AdamW(cli.cosine(3e-3, steps), weight_decay=0.1)
-    )
-    history = sft.fit(
+    losses = cli.fine_tune(
+        run,
+        policy,
         examples,
-        batch_size=32,
+        rate=3e-3,
         epochs=settings.read_epochs,
-        seed=settings.seed,
-        callbacks=run.watchers("reading", {"loss": "nats/token"}),
-        verbose=0,
+        stage="reading",
     )
-    with cli.writing(run.models / "reader") as directory:
-        policy.save_to_preset(directory)
-    return {"clicks": len(examples), "loss": history.history["loss"][-1]}
+    run.save(policy, "reader")
+    return {"clicks": len(examples), "loss": losses[-1]}
 
 
 def learn(
@@ -208,22 +171,16 @@ def learn(
         if settings.loss == "listwise"
         else losses.PairwiseRanking(),
     )
-    history = reward.fit(
+    history = run.fit(
+        reward,
         lists,
+        "ranking",
+        {"loss": "loss", "accuracy": "accuracy"},
         batch_size=settings.batch_size,
         epochs=settings.epochs,
-        seed=settings.seed,
-        callbacks=run.watchers(
-            "ranking", {"loss": "loss", "accuracy": "accuracy"}
-        ),
-        verbose=0,
     )
-    with cli.writing(run.models / "ranker") as directory:
-        reward.save_to_preset(directory)
-    return {
-        "loss_first": history.history["loss"][0],
-        "loss_last": history.history["loss"][-1],
-    }
+    run.save(reward, "ranker")
+    return {"loss_first": history["loss"][0], "loss_last": history["loss"][-1]}
 
 
 def evaluate(
@@ -236,6 +193,7 @@ def evaluate(
     import numpy as np
 
     import tfrlhf
+    from tfrlhf import evaluation
     from tfrlhf.rewards import words
 
     reward = tfrlhf.RewardModel.from_preset(run.models / "ranker")
@@ -264,45 +222,17 @@ def evaluate(
         reader = tfrlhf.Policy.from_preset(run.models / "reader")
         unlikely = reader.perplexity(*map(list, zip(*pairs, strict=True)))
         flat["reader"] = -unlikely
-    result: dict[str, Any] = {"held_out": len(held_out), "orders": {}}
+    result: Record = {"held_out": len(held_out), "orders": {}}
+    ends = np.cumsum([len(s["responses"]) for s in held_out])[:-1]
+    grades = [s["grades"] for s in held_out]
     for name, scores in flat.items():
-        result["orders"][name] = quality(held_out, np.asarray(scores, float))
-    scores = np.asarray(flat["ranker"])
-    result["samples"] = [
-        sample(held_out[i], scores[i * SHOWN : (i + 1) * SHOWN])
-        for i in range(3)
-        if settings.data is None
-    ]
+        each = np.split(np.asarray(scores, float), ends)
+        found = evaluation.ranking_estimates(each, grades, TOP, BLOCKS)
+        result["orders"][name] = {x: list(found[x]) for x in found}
+    ranked = np.split(np.asarray(flat["ranker"]), ends)
+    samples = map(sample, held_out[:3], ranked)
+    result["samples"] = list(samples) if settings.data is None else []
     return result
-
-
-def quality(sessions: list[Record], scores: Any) -> dict[str, list[float]]:
-    """Measures an order: mean and standard error over blocks of sessions."""
-    import numpy as np
-
-    from tfrlhf import evaluation
-
-    width = max(len(s["grades"]) for s in sessions)
-    table = np.zeros([len(sessions), width])
-    ranks = np.full([len(sessions), width], -1)
-    start = 0
-    for row, session in enumerate(sessions):
-        grades = np.asarray(session["grades"])
-        ranks[row, : len(grades)] = grades.max() - grades
-        table[row, : len(grades)] = scores[start : start + len(grades)]
-        start += len(grades)
-    blocks = [
-        evaluation.ranking_quality(table[rows], ranks[rows], k=TOP)
-        for rows in np.array_split(np.arange(len(sessions)), BLOCKS)
-    ]
-    whole = evaluation.ranking_quality(table, ranks, k=TOP)
-    return {
-        name: [
-            value,
-            float(np.std([b[name] for b in blocks], ddof=1) / BLOCKS**0.5),
-        ]
-        for name, value in whole.items()
-    }
 
 
 def popularity(sessions: list[Record]) -> tuple[Counter[str], Counter[str]]:
@@ -453,30 +383,14 @@ def session(
 
 def print_result(summary: Record) -> None:
     """Prints the table."""
-    titles = {
-        "random": "random order",
-        "shown": "the order of the shop",
-        "popular": "clicks of an item before",
-        "shared_words": "words shared with the profile",
-        "reader": "likelihood of a clicked item",
-        "ranker": "ranking loss on clicks",
-        "truth": "the true order",
-    }
+    orders = summary["orders"]
     cli.print_table(
         f"{summary['held_out']} held-out sessions",
         ("", f"NDCG@{TOP}", f"MRR@{TOP}"),
         [
-            [
-                titles[name],
-                *(
-                    "{:.3f} ± {:.3f}".format(*found[metric])
-                    for metric in ("ndcg", "mrr")
-                ),
-            ]
-            for name, found in (
-                (name, summary["orders"].get(name)) for name in titles
-            )
-            if found
+            (title, orders[name]["ndcg"], orders[name]["mrr"])
+            for name, title in TITLES.items()
+            if name in orders
         ],
     )
 

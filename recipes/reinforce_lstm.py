@@ -90,11 +90,7 @@ def main(settings: Settings) -> None:
         lambda: evaluate(run, settings, train, held_out),
     )
     samples = measured.pop("samples")
-    summary = measured | {
-        "seconds": run.seconds,
-        "peak_memory_mb": cli.peak_memory_mb(),
-    }
-    run.write_summary(summary)
+    summary = run.write_summary(measured)
     print_result(summary)
     cli.print_samples(samples)
     cli.print_where(run, summary)
@@ -138,20 +134,19 @@ def learn(
     sft = tfrlhf.SFT(policy, learn_prompts=True)
     steps = settings.sft_epochs * -(-len(examples) // 32)
     sft.compile(keras.optimizers.Adam(cli.cosine(5e-3, steps)))
-    history = sft.fit(
+    history = run.fit(
+        sft,
         tfrlhf.data.examples(
             examples, tokenizer, CONTEXT, learn_prompts=True, skip_bad=True
         ),
+        "sft",
+        {"loss": "nats/token"},
         batch_size=32,
         epochs=settings.sft_epochs,
-        seed=settings.seed,
-        callbacks=run.watchers("sft", {"loss": "nats/token"}),
-        verbose=0,
     )
-    with cli.writing(run.models / "sft") as directory:
-        policy.save_to_preset(directory)
+    run.save(policy, "sft")
     return {
-        "loss": history.history["loss"][-1],
+        "loss": history["loss"][-1],
         "sentences": len(examples),
         "parameters": policy.count_params(),
     }
@@ -174,23 +169,18 @@ def optimise(
         kl=tfrlhf.FixedKL(settings.kl_weight),
     )
     wanted = settings.iterations * settings.batch_size
-    rounds = -(-wanted // len(train))
-    reinforce.fit(
-        (train * rounds)[:wanted],
+    run.fit(
+        reinforce,
+        cli.repeated(train, wanted),
+        "reinforce",
+        {
+            "objective/scores": "reward",
+            "rewards/bleu": "BLEU",
+            "objective/kl": "KL",
+        },
         batch_size=settings.batch_size,
-        seed=settings.seed,
-        callbacks=run.watchers(
-            "reinforce",
-            {
-                "objective/scores": "reward",
-                "rewards/bleu": "BLEU",
-                "objective/kl": "KL",
-            },
-        ),
-        verbose=0,
     )
-    with cli.writing(run.models / "policy") as directory:
-        policy.save_to_preset(directory)
+    run.save(policy, "policy")
     return {"iterations": int(reinforce.state.iteration.numpy())}
 
 
@@ -229,6 +219,7 @@ def evaluate(
     import numpy as np
 
     import tfrlhf
+    from tfrlhf import evaluation
 
     prompts = [record["prompt"] for record in held_out]
     before = tfrlhf.Policy.from_preset(run.models / "sft")
@@ -252,32 +243,21 @@ def evaluate(
         scores[name] = score(prompts, responses, reference=references)
         perplexity = [-x for x in score.parts["negative_perplexity"]]
         found[name] = {
-            "reward": mean(scores[name]),
-            "bleu": mean(score.parts["bleu"]),
-            "perplexity": mean(perplexity),
-            "distinct2": tfrlhf.evaluation.distinct_n(responses),
-            "self_similarity": tfrlhf.evaluation.self_similarity(responses),
+            "reward": list(evaluation.mean(scores[name])),
+            "bleu": list(evaluation.mean(score.parts["bleu"])),
+            "perplexity": list(evaluation.mean(perplexity)),
+            "distinct2": evaluation.distinct_n(responses),
+            "self_similarity": evaluation.self_similarity(responses),
             "words": float(np.mean([len(r.split()) for r in responses])),
         }
     gain = np.asarray(scores["after"]) - np.asarray(scores["before"])
     return found | {
-        "gain": mean(gain),
+        "gain": list(evaluation.mean(gain)),
         "samples": [
             [prompts[i], written["before"][i], written["after"][i]]
             for i in (0, len(prompts) // 3, 2 * len(prompts) // 3)
         ],
     }
-
-
-def mean(values: Any) -> list[float]:
-    """Returns a mean and its standard error."""
-    import numpy as np
-
-    values = np.asarray(values, float)
-    return [
-        float(values.mean()),
-        float(values.std(ddof=1) / len(values) ** 0.5),
-    ]
 
 
 def load_data(settings: Settings) -> tuple[list[Any], list[Any]]:
@@ -333,17 +313,12 @@ def sentences(settings: Settings) -> list[str]:
 def print_result(summary: dict[str, Any]) -> None:
     """Prints the table."""
     columns = ("before", "after", "greedy", "one_for_all")
-    rows: list[list[Any]] = [
-        [title, *("{:.3f} ± {:.3f}".format(*summary[c][key]) for c in columns)]
+    rows = [
+        (title, *(summary[column][key] for column in columns))
         for key, title in (
             ("reward", "reward"),
             ("bleu", "BLEU"),
             ("perplexity", "perplexity"),
-        )
-    ]
-    rows += [
-        [title, *(summary[c][key] for c in columns)]
-        for key, title in (
             ("words", "words"),
             ("distinct2", "distinct-2"),
             ("self_similarity", "self-similarity"),

@@ -12,10 +12,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-import rich.table
-
 from tfrlhf import cli
-from tfrlhf.cli import console
 
 
 @dataclasses.dataclass
@@ -56,29 +53,27 @@ def main(settings: Settings) -> None:
             "reward", "Reward model", lambda: learn(run, settings, train, test)
         )
 
-    summary = {
-        "model": settings.model,
-        "records": len(train),
-        "held_out_pairs": len(pairs_of(test)),
-        **rules,
-        **learned,
-        "seconds": run.seconds,
-        "peak_memory_mb": cli.peak_memory_mb(),
-    }
-    run.write_summary(summary)
-    table = rich.table.Table(
-        title=f"{summary['held_out_pairs']} held-out pairs"
+    summary = run.write_summary(
+        {
+            "model": settings.model,
+            "records": len(train),
+            "held_out_pairs": len(pairs_of(test)),
+            **rules,
+            **learned,
+        }
     )
-    table.add_column("")
-    table.add_column("accuracy", justify="right")
-    for name, title in (
-        ("longer", "longer is better"),
-        ("bag_of_words", "bag of words"),
-        ("reward_model", f"reward model on {settings.model}"),
-    ):
-        accuracy, error = summary[f"{name}_accuracy"], summary[f"{name}_stderr"]
-        table.add_row(title, f"{accuracy:.3f} ± {error:.3f}")
-    console.print(table)
+    cli.print_table(
+        f"{summary['held_out_pairs']} held-out pairs",
+        ("", "accuracy"),
+        [
+            (title, [summary[f"{name}_{x}"] for x in ("accuracy", "stderr")])
+            for name, title in (
+                ("longer", "longer is better"),
+                ("bag_of_words", "bag of words"),
+                ("reward_model", f"reward model on {settings.model}"),
+            )
+        ],
+    )
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -150,7 +145,6 @@ def learn(
     import numpy as np
 
     import tfrlhf
-    from tfrlhf import callbacks
     from tfrlhf import data
     from tfrlhf import evaluation
     from tfrlhf import losses
@@ -175,18 +169,13 @@ def learn(
         keras.optimizers.Adam(decay),
         losses.ListwiseRanking() if ranked else losses.PairwiseRanking(),
     )
-    reward.fit(
+    run.fit(
+        reward,
         lists,
+        "reward",
+        {"loss": "loss", "accuracy": "accuracy"},
         batch_size=settings.batch_size,
         epochs=settings.epochs,
-        seed=settings.seed,
-        callbacks=[
-            callbacks.Progress(
-                "reward", {"loss": "loss", "accuracy": "accuracy"}, console
-            ),
-            callbacks.TensorBoard(run.logs / "reward", config=run.config),
-        ],
-        verbose=0,
     )
     margins = np.concatenate(
         [
@@ -198,8 +187,7 @@ def learn(
         ]
     )
     accuracy = evaluation.accuracy(0.5 * (np.sign(margins) + 1.0))
-    with cli.writing(run.models / "reward") as directory:
-        reward.save_to_preset(directory)
+    run.save(reward, "reward")
     return {
         "reward_model_accuracy": accuracy.value,
         "reward_model_stderr": accuracy.stderr,

@@ -18,7 +18,7 @@ from tfrlhf.cli import console
 
 
 @dataclasses.dataclass
-class Settings(cli.RunSettings):
+class Settings(cli.SamplingSettings):
     """What to align, on what data, for how long."""
 
     model: str | None = None
@@ -38,9 +38,6 @@ class Settings(cli.RunSettings):
     ppo_iterations: int = 36
     """Rollouts of batch_size episodes."""
     batch_size: int = 64
-    max_new_tokens: int = 40
-    temperature: float = 0.7
-    """Of every sample."""
     learning_rate: float = 1.5e-4
     """Of the policy in PPO."""
     value_learning_rate: float = 1e-3
@@ -109,50 +106,38 @@ def main(settings: Settings) -> None:
     )
 
     samples = measured.pop("samples")
-    summary = measured | {
-        "reward_model_accuracy": learned.get("accuracy"),
-        "reward_model_accuracy_stderr": learned.get("accuracy_stderr"),
-        "seconds": run.seconds,
-        "peak_memory_mb": cli.peak_memory_mb(),
-        "exports": exports,
-    }
-    run.write_summary(summary)
+    summary = run.write_summary(
+        measured
+        | {
+            "reward_model_accuracy": learned.get("accuracy"),
+            "reward_model_accuracy_stderr": learned.get("accuracy_stderr"),
+            "exports": exports,
+        }
+    )
     cli.print_comparison(summary, samples, run)
 
 
 def fine_tune(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
     """Teaches the model the examples and saves it."""
-    import keras
-
-    import tfrlhf
-
-    policy = (
-        tfrlhf.Policy.from_preset(settings.model)
-        if settings.model
-        else tfrlhf.small_policy(
-            (e["prompt"] + e["response"] for e in data.examples),
-            layers=2 if settings.tiny else 4,
-            width=64 if settings.tiny else 128,
-        )
+    policy = cli.start_policy(
+        settings.model,
+        (e["prompt"] + e["response"] for e in data.examples),
+        layers=2 if settings.tiny else 4,
+        width=64 if settings.tiny else 128,
     )
     result = {"parameters": policy.count_params()}
     if data.examples:
-        # A model from scratch has to learn the language of the prompts, too.
-        sft = tfrlhf.SFT(policy, learn_prompts=settings.model is None)
-        steps = settings.sft_epochs * -(-len(data.examples) // 32)
-        rate = cli.cosine(3e-3, steps)
-        sft.compile(keras.optimizers.AdamW(rate, weight_decay=0.1))
-        history = sft.fit(
+        losses = cli.fine_tune(
+            run,
+            policy,
             data.examples,
-            batch_size=32,
+            rate=3e-3,
             epochs=settings.sft_epochs,
-            seed=settings.seed,
-            callbacks=run.watchers("sft", {"loss": "nats/token"}),
-            verbose=0,
+            # A model from scratch has to learn the language of the prompts.
+            learn_prompts=settings.model is None,
         )
-        result["loss"] = history.history["loss"][-1]
-    with cli.writing(run.models / "sft") as directory:
-        policy.save_to_preset(directory)
+        result["loss"] = losses[-1]
+    run.save(policy, "sft")
     return result
 
 
@@ -161,7 +146,6 @@ def learn_reward(
 ) -> dict[str, Any]:
     """Learns scores from preferences, measures and normalises them."""
     import keras
-    import numpy as np
 
     import tfrlhf
 
@@ -170,35 +154,25 @@ def learn_reward(
     steps = settings.reward_epochs * -(-len(data.preferences) // 32)
     decay = keras.optimizers.schedules.CosineDecay(3e-4, steps, alpha=0.1)
     reward.compile(keras.optimizers.Adam(decay))
-    reward.fit(
+    run.fit(
+        reward,
         data.preferences,
+        "reward",
+        {"loss": "loss", "accuracy": "accuracy"},
         batch_size=32,
         epochs=settings.reward_epochs,
-        seed=settings.seed,
-        callbacks=run.watchers(
-            "reward", {"loss": "loss", "accuracy": "accuracy"}
-        ),
-        verbose=0,
     )
-    better, worse = (
-        np.asarray(
-            reward.score(
-                [r["prompt"] for r in data.held_out_preferences],
-                [r[key] for r in data.held_out_preferences],
-            )
-        )
-        for key in ("chosen", "rejected")
+    accuracy = tfrlhf.evaluation.reward_accuracy(
+        reward, data.held_out_preferences
     )
-    accuracy = tfrlhf.evaluation.accuracy(0.5 * (np.sign(better - worse) + 1))
     console.print(f"   accuracy on held-out preferences: {accuracy}")
     # Samples of the policy score mean 0 and deviation 1.
     prompts = texts(data.prompts)[:256]
     responses = policy.generate(
-        prompts, sampler=sampler(settings), seed=settings.seed
+        prompts, sampler=settings.sampler(), seed=settings.seed
     )
     reward.normalize(prompts, responses)
-    with cli.writing(run.models / "reward") as directory:
-        reward.save_to_preset(directory)
+    run.save(reward, "reward")
     return {"accuracy": accuracy.value, "accuracy_stderr": accuracy.stderr}
 
 
@@ -213,7 +187,7 @@ def optimise(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
     ppo = tfrlhf.PPO(policy, reward, value)
     ppo.compile(
         keras.optimizers.Adam(settings.learning_rate, epsilon=1e-5),
-        sampler=sampler(settings),
+        sampler=settings.sampler(),
         kl=(
             tfrlhf.AdaptiveKL(settings.kl_target, settings.kl_weight)
             if settings.kl_target
@@ -226,18 +200,13 @@ def optimise(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
     )
     # One pass over as many prompts as the iterations take.
     wanted = settings.ppo_iterations * settings.batch_size
-    rounds = -(-wanted // len(data.prompts))
-    ppo.fit(
-        (list(data.prompts) * rounds)[:wanted],
+    run.fit(
+        ppo,
+        cli.repeated(data.prompts, wanted),
+        "ppo",
         batch_size=settings.batch_size,
-        seed=settings.seed,
-        callbacks=run.watchers(
-            "ppo", {"objective/scores": "score", "objective/kl": "KL"}
-        ),
-        verbose=0,
     )
-    with cli.writing(run.models / "policy") as directory:
-        policy.save_to_preset(directory)
+    run.save(policy, "policy")
     return {"iterations": int(ppo.state.iteration.numpy())}
 
 
@@ -254,7 +223,7 @@ def evaluate(run: cli.Run, settings: Settings, data: Data) -> dict[str, Any]:
         before,
         after,
         texts(data.held_out_prompts),
-        sampler(settings),
+        settings.sampler(),
         score,
         gold_function(settings) or score,
         settings.seed,
@@ -345,15 +314,6 @@ def reward_and_value(run: cli.Run, settings: Settings, policy: Any) -> Any:
         return function, tfrlhf.ValueModel.from_policy(policy)
     reward = tfrlhf.RewardModel.from_preset(run.models / "reward")
     return reward, tfrlhf.ValueModel.from_reward(reward)
-
-
-def sampler(settings: Settings) -> Any:
-    """Returns how every response of the run is drawn."""
-    import tfrlhf
-
-    return tfrlhf.Sampler(
-        settings.temperature, max_new_tokens=settings.max_new_tokens
-    )
 
 
 def gold_function(settings: Settings) -> Any:

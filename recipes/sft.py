@@ -59,13 +59,7 @@ def main(settings: Settings) -> None:
     # 2. Answer a prompt that was held out.
     answer = run.stage("answer", "An answer", lambda: answer_one(run, settings))
 
-    summary = {
-        **measured,
-        **answer,
-        "seconds": run.seconds,
-        "peak_memory_mb": cli.peak_memory_mb(),
-    }
-    run.write_summary(summary)
+    summary = run.write_summary(measured | answer)
     cli.print_table(
         f"{summary['held_out']} held-out examples of "
         f"{summary['held_out'] + summary['examples']}",
@@ -124,8 +118,7 @@ def learn(run: cli.Run, settings: Settings) -> dict[str, Any]:
         verbose=0,
     )
     after = sft.evaluate(measured, batch_size=settings.batch_size)
-    with cli.writing(run.models / "policy") as directory:
-        policy.save_to_preset(directory)
+    run.save(policy, "policy")
     return {
         "parameters": policy.count_params(),
         "examples": len(encoded.token_ids),

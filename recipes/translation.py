@@ -50,7 +50,7 @@ TITLES = {
 
 
 @dataclasses.dataclass
-class Settings(cli.RunSettings):
+class Settings(cli.SamplingSettings):
     """What to translate, and how long to learn it."""
 
     model: str | None = None
@@ -111,13 +111,10 @@ def main(settings: Settings) -> None:
         "evaluation", "Evaluation", lambda: evaluate(run, settings, held_out)
     )
     samples = measured.pop("samples")
-    summary = measured | {
-        "training_prompts": len(training),
-        "steps": {"sft": tuned["steps"], "longer": longer["steps"]},
-        "seconds": run.seconds,
-        "peak_memory_mb": cli.peak_memory_mb(),
-    }
-    run.write_summary(summary)
+    steps = {"sft": tuned["steps"], "longer": longer["steps"]}
+    summary = run.write_summary(
+        measured | {"training_prompts": len(training), "steps": steps}
+    )
     print_measured(summary)
     cli.print_samples(samples)
     cli.print_where(run, summary)
@@ -209,26 +206,13 @@ def load_data(settings: Settings) -> tuple[list[Record], list[Record]]:
     for record in records:
         if isinstance(record["reference"], str):
             record["reference"] = [record["reference"]]
-    several = list(dict.fromkeys(record["prompt"] for record in records))
-    if len(several) < 4:
-        raise cli.UserError(
-            f"--data {settings.data} has {len(several)} prompts: at least 4 "
-            "are needed, two of them to hold out."
-        )
-    random.Random(settings.seed).shuffle(several)
-    measured = set(several[: min(HELD_OUT, max(2, len(several) // 5))])
-    return (
-        [r for r in records if r["prompt"] not in measured],
-        [r for r in records if r["prompt"] in measured],
-    )
+    return data.split_by_prompt(records, settings.seed, most=HELD_OUT)
 
 
 def fine_tune(
     run: cli.Run, settings: Settings, training: list[Record], stage: str
 ) -> dict[str, Any]:
     """Teaches the first references: from nothing, or longer after that."""
-    import keras
-
     import tfrlhf
 
     rate, batch_size = settings.sft_learning_rate, 32
@@ -238,32 +222,28 @@ def fine_tune(
         rate, batch_size = rate / 2, settings.sources * settings.responses // 2
         steps = settings.iterations * settings.update_epochs * 2
         policy = tfrlhf.Policy.from_preset(run.models / "sft")
-    elif settings.model:
-        policy = tfrlhf.Policy.from_preset(settings.model)
     else:
-        policy = tfrlhf.small_policy(
+        policy = cli.start_policy(
+            settings.model,
             (r["prompt"] + r["reference"][0] for r in training),
             vocabulary_size=1024,
             layers=2 if settings.tiny else 4,
         )
-    sft = tfrlhf.SFT(policy, learn_prompts=settings.model is None)
-    sft.compile(
-        keras.optimizers.AdamW(cli.cosine(rate, steps), weight_decay=0.1)
-    )
     pairs = [
         {"prompt": record["prompt"], "response": record["reference"][0]}
         for record in shuffled(training, settings.seed, steps * batch_size)
     ]
-    history = sft.fit(
+    losses = cli.fine_tune(
+        run,
+        policy,
         pairs,
+        rate=rate,
         batch_size=batch_size,
-        seed=settings.seed,
-        callbacks=run.watchers(stage, {"loss": "nats/token"}),
-        verbose=0,
+        learn_prompts=settings.model is None,
+        stage=stage,
     )
-    with cli.writing(run.models / stage) as directory:
-        policy.save_to_preset(directory)
-    return {"loss": history.history["loss"][-1], "steps": steps}
+    run.save(policy, stage)
+    return {"loss": losses[-1], "steps": steps}
 
 
 def shuffled(records: list[Record], seed: int, count: int) -> list[Record]:
@@ -297,24 +277,21 @@ def optimise(
     rate = cli.cosine(settings.learning_rate, steps)
     rloo.compile(
         keras.optimizers.Adam(rate, epsilon=1e-5),
-        sampler=sampler(settings, settings.temperature),
+        sampler=settings.sampler(),
         advantage=tfrlhf.LeaveOneOut(settings.responses),
         kl=tfrlhf.FixedKL(settings.kl_weight),
         update_epochs=settings.update_epochs,
         minibatches=2,
     )
     wanted = settings.iterations * settings.sources
-    rloo.fit(
+    run.fit(
+        rloo,
         shuffled(training, settings.seed + 1, wanted),
+        "rloo",
+        {"objective/scores": "metric", "objective/kl": "KL"},
         batch_size=settings.sources * settings.responses,
-        seed=settings.seed,
-        callbacks=run.watchers(
-            "rloo", {"objective/scores": "metric", "objective/kl": "KL"}
-        ),
-        verbose=0,
     )
-    with cli.writing(run.models / "rloo") as directory:
-        policy.save_to_preset(directory)
+    run.save(policy, "rloo")
     return {"iterations": int(rloo.state.iteration.numpy())}
 
 
@@ -338,7 +315,7 @@ def evaluate(
             ("sampled", settings.temperature, SAMPLES),
             ("greedy", 0.0, 1),
         ):
-            draw = sampler(settings, temperature)
+            draw = settings.sampler(temperature)
             several: Any = [
                 policy.generate(texts, sampler=draw, seed=(settings.seed, i))
                 for i in range(count)
@@ -411,13 +388,6 @@ def print_measured(summary: dict[str, Any]) -> None:
             for key, title in TITLES.items()
         ],
     )
-
-
-def sampler(settings: Settings, temperature: float) -> Any:
-    """Returns how translations are drawn; 0 takes the most likely token."""
-    import tfrlhf
-
-    return tfrlhf.Sampler(temperature, max_new_tokens=settings.max_new_tokens)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,13 @@ import sys
 
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator
 
+from tests import small
 from tests.conftest import ROOT
 from tfrlhf import cli
+from tfrlhf import data
+from tfrlhf import evaluation
 from tfrlhf import rewards
 
 
@@ -187,9 +191,12 @@ def test_an_interrupted_stage_is_repeated(directory):
 
 
 def test_the_summary(directory):
-    begin(directory).write_summary({"win_rate": 0.5, "text": "好"})
+    summary = begin(directory).write_summary({"win_rate": 0.5, "text": "好"})
     text = (directory / "summary.json").read_text("utf-8")
-    assert json.loads(text) == {"win_rate": 0.5, "text": "好"}
+    assert json.loads(text) == summary
+    assert summary["win_rate"] == 0.5 and summary["text"] == "好"
+    assert set(summary["seconds"]) == {"first"}
+    assert 100 < summary["peak_memory_mb"] < 100_000
     assert not list(directory.glob("*.partial"))
 
 
@@ -219,6 +226,104 @@ def test_writing_replaces_what_an_unfinished_start_left(tmp_path):
         (partial / "new").write_text("")
     assert [p.name for p in final.iterdir()] == ["new"]
     assert [p.name for p in tmp_path.iterdir()] == ["policy"]
+
+
+class Model:
+    """Something that can be saved."""
+
+    def save_to_preset(self, directory):
+        (directory / "weights").write_text("new")
+
+
+class Trainer:
+    """Notes how it is called."""
+
+    def fit(self, x, **options):
+        self.x, self.options = x, options
+        return self
+
+    history = {"loss": [2.0, 1.0]}
+
+
+def test_fitting_is_watched_and_seeded(directory):
+    run, trainer = begin(directory, seed=5), Trainer()
+    first = object()
+    found = run.fit(
+        trainer, [1], "sft", {"loss": "L"}, epochs=2, callbacks=[first]
+    )
+    assert found == {"loss": [2.0, 1.0]}
+    assert trainer.x == [1] and trainer.options["seed"] == 5
+    assert trainer.options["epochs"] == 2
+    callbacks = trainer.options["callbacks"]
+    assert callbacks[0] is first and callbacks[1].shown == {"loss": "L"}
+    run.fit(trainer, [1], "ppo", seed=6)
+    assert trainer.options["seed"] == 6
+    assert set(trainer.options["callbacks"][0].shown.values()) == {
+        "score",
+        "KL",
+    }
+
+
+def test_numbers_over_time_are_logged(directory):
+    run = begin(directory)
+    run.log_series("stream", {"share": [0.5, 0.25, 0.75]}, first=1)
+    events = event_accumulator.EventAccumulator(str(run.logs / "stream"))
+    events.Reload()
+    steps = [event.step for event in events.Tensors("stream/share")]
+    assert steps == [1, 2]
+
+
+def test_a_model_is_saved_by_its_name(directory):
+    run = begin(directory)
+    run.save(Model(), "policy")
+    assert [p.name for p in run.models.iterdir()] == ["policy"]
+    assert (run.models / "policy" / "weights").read_text() == "new"
+
+
+def test_the_policy_to_start_from(tmp_path):
+    made = cli.start_policy(None, ["What is 1 + 1?"] * 9, layers=1, width=8)
+    made.save_to_preset(tmp_path / "model")
+    found = cli.start_policy(str(tmp_path / "model"), iter(()))
+    assert found.count_params() == made.count_params()
+
+
+def test_records_are_repeated_in_their_order():
+    assert cli.repeated("abc", 7) == list("abcabca")
+    assert cli.repeated("abc", 2) == list("ab")
+
+
+def test_responses_are_drawn_as_the_settings_say():
+    settings = cli.SamplingSettings(max_new_tokens=7, temperature=0.5)
+    drawn = settings.sampler()
+    assert (drawn.temperature, drawn.max_new_tokens) == (0.5, 7)
+    assert settings.sampler(0.0).temperature == 0.0
+
+
+def test_fine_tuning(directory):
+    run = begin(directory, seed=1)
+    policy = small.gpt2_policy()
+    records = [{"prompt": f"{n} ", "response": "yes"} for n in range(12)]
+    # Encoded, where a length would be that of the tuple.
+    examples = data.examples(records, policy.tokenizer, 32, True)
+    losses = cli.fine_tune(
+        run, policy, examples, rate=1e-2, epochs=3, batch_size=4
+    )
+    assert len(losses) == 3 and losses[-1] < losses[0]
+    assert (run.logs / "sft").is_dir()
+
+
+def test_a_reward_model_learns_from_comparisons(directory):
+    run = begin(directory)
+    pairs = [
+        {"prompt": f"{n} ", "chosen": "yes", "rejected": "no"}
+        for n in range(64)
+    ]
+    reward = cli.learn_reward(
+        run, small.gpt2_policy(), pairs, epochs=4, rate=1e-2
+    )
+    found = evaluation.reward_accuracy(reward, pairs[:8])
+    assert found.value == 1.0
+    assert (run.logs / "reward").is_dir()
 
 
 def test_functions_are_found(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 
 from tfrlhf.evaluation import bag_of_words_accuracy
 from tfrlhf.evaluation import longer_accuracy
+from tfrlhf.evaluation import reward_accuracy
 
 
 def pair(chosen, rejected):
@@ -13,6 +14,21 @@ def pair(chosen, rejected):
 def test_longer_accuracy():
     pairs = [pair("longer", "long"), pair("a", "as"), pair("as", "is")]
     assert longer_accuracy([*pairs, pair("很好", "好")]).value == 0.625
+
+
+class Longer:
+    """A reward model that knows one thing."""
+
+    def score(self, prompts, responses):
+        assert len(prompts) == len(responses)
+        return [float(len(r)) for r in responses]
+
+
+def test_reward_accuracy():
+    pairs = [pair("longer", "long"), pair("a", "as"), pair("as", "is")]
+    found = reward_accuracy(Longer(), [*pairs, pair("long", "is")])
+    assert found.value == 0.625
+    assert found.stderr == pytest.approx((0.6875 / 3 / 4) ** 0.5)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import importlib
 import pytest
 
 MODULES = [
+    "alerts",
     "calibration",
     "diversity",
     "frontier",

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from tfrlhf.evaluation import ranking_estimates
 from tfrlhf.evaluation import ranking_quality
 
 
@@ -64,3 +65,21 @@ def test_wrong_input_is_refused():
             ranking_quality(scores, ranks)
     with pytest.raises(ValueError, match="`k` must be at least 1"):
         ranking_quality([[1.0, 2.0]], [[0, 1]], k=0)
+
+
+def test_estimates_of_lists_of_any_length():
+    draw = np.random.default_rng(0)
+    lengths = draw.integers(2, 6, 12)
+    scores = [draw.random(n).tolist() for n in lengths]
+    grades = [draw.permutation(n).tolist() for n in lengths]
+    found = ranking_estimates(scores, grades, k=2, blocks=4)
+    each = []
+    for s, g in zip(scores, grades, strict=True):
+        ranks = max(g) - np.array(g)
+        each.append(ranking_quality([s], [ranks], k=2)["ndcg"])
+    assert found["ndcg"].value == pytest.approx(np.mean(each), abs=1e-6)
+    blocks = np.reshape(each, (4, 3)).mean(axis=1)
+    expected = blocks.std(ddof=1) / 2
+    assert found["ndcg"].stderr == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match="13 blocks and 12 lists"):
+        ranking_estimates(scores, grades, blocks=13)

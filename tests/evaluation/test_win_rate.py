@@ -66,3 +66,13 @@ def test_a_mean_of_scores_of_any_sign():
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.05)
     with pytest.raises(ValueError, match="2 scores. Received: 1"):
         mean([1.0])
+
+
+def test_scores_of_a_group_count_as_one():
+    scores, groups = [1.0, 0.0, 0.5, 2.0], ["a", "b", "a", "a"]
+    found = mean(scores, groups)
+    assert found == mean([3.5 / 3, 0.0])
+    with pytest.raises(ValueError, match="4 scores and 3 groups"):
+        mean(scores, groups[:3])
+    with pytest.raises(ValueError, match="at least 2"):
+        mean(scores, "aaaa")

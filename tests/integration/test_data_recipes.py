@@ -115,95 +115,6 @@ def test_an_lstm_by_reinforce(tmp_path):
 # Finance news.
 
 
-def test_held_out_sentences_have_parts_of_their_own(load):
-    recipe = load("finance_sentiment")
-    parts = json.loads(recipe.PARTS.read_text("utf-8"))
-    draw = random.Random(1)
-    train = recipe.authored(draw, 600)
-    held_out = recipe.authored(draw, 200, held_out=True)
-    assert len({s.text for s in train + held_out}) == 800
-    pairs = {
-        (noun, verb)
-        for kinds in parts["topics"].values()
-        for nouns in kinds.values()
-        for noun in nouns
-        for verbs in parts["verbs"].values()
-        for verb in verbs
-    }
-    unseen = {
-        f"{noun} {verb}"
-        for noun, verb in pairs
-        if not any(f"{noun} {verb}" in s.text.lower() for s in train)
-    }
-    assert 0.1 < len(unseen) / len(pairs) < 0.7
-    firms = {a + b for a in parts["firm_starts"] for b in parts["firm_ends"]}
-    known = {firm for firm in firms if any(firm in s.text for s in train)}
-    assert len(known) > 100
-    for sentence in held_out:
-        assert any(pair in sentence.text.lower() for pair in unseen)
-        assert not any(firm in sentence.text for firm in known)
-    counts = [
-        sum(s.labels["sentiment"] == x for s in train)
-        for x in ("negative", "neutral", "positive")
-    ]
-    assert min(counts) > 120
-
-
-def test_the_sentiment_of_a_clause(load):
-    recipe = load("finance_sentiment")
-    parts = {
-        "topics": {"rates": {"good": ["hope"], "bad": ["fear"]}},
-        "verbs": {
-            "up": [f"rose {i}" for i in range(9)],
-            "down": [f"fell {i}" for i in range(9)],
-            "flat": [f"stood {i}" for i in range(9)],
-        },
-    }
-    draw = random.Random(0)
-    found = [recipe.clause(draw, parts, "rates", False) for _ in range(300)]
-    assert {(*text.split()[:2], named) for text, named in found} == {
-        ("hope", "rose", "positive"),
-        ("hope", "fell", "negative"),
-        ("hope", "stood", "neutral"),
-        ("fear", "rose", "negative"),
-        ("fear", "fell", "positive"),
-        ("fear", "stood", "neutral"),
-    }
-
-
-def test_the_alert_is_a_two_proportion_test(load):
-    recipe = load("finance_sentiment")
-    draw = np.random.default_rng(0)
-    flags = (draw.random([3, 400]) < 0.3).astype(int)
-    found = recipe.z_scores(flags)
-    assert found.shape == flags.shape
-    new, old = recipe.WINDOW, recipe.BEFORE
-    assert not found[:, : new + old - 1].any()
-    for row in range(3):
-        for time in (new + old - 1, 333, 399):
-            late = flags[row, time + 1 - new : time + 1]
-            early = flags[row, time + 1 - new - old : time + 1 - new]
-            pooled = (late.sum() + early.sum()) / (new + old)
-            error = (pooled * (1 - pooled) * (1 / new + 1 / old)) ** 0.5
-            expected = (late.mean() - early.mean()) / error
-            assert found[row, time] == pytest.approx(expected)
-    flags[1, 300:] = 1
-    alerts = recipe.first_alert(flags, 3.5)
-    assert alerts[0] == alerts[2] == 400
-    assert 300 < alerts[1] < 330
-
-
-def test_labels_are_read_as_they_are_written(load):
-    recipe = load("finance_sentiment")
-    labels = {"topic": "rates", "sentiment": "neutral"}
-    sentence = recipe.Sentence("Inflation hardly moved.", labels)
-    assert recipe.read_labels(recipe.answer(sentence)) == labels
-    assert recipe.read_labels(" no labels at all") == {}
-    score = recipe.is_right("topic")
-    answers = [" topic: rates; sentiment: x", " topic: markets", ""]
-    assert score([""] * 3, answers, topic=["rates"] * 3) == [1.0, 0.0, 0.0]
-
-
 def test_finance_news(tmp_path):
     found, printed = finished("finance_sentiment.py", tmp_path / "run")
     assert set(found["rules"]) == {"held_out", "frames"}
@@ -245,10 +156,15 @@ def test_sentences_without_topics(load, tmp_path):
     )
     data = recipe.load_data(settings)
     assert [len(part) for part in data] == [10, 6, 4, 0]
-    seen = {s.text: s.labels for part in data for s in part}
+    seen = {s["text"]: s for part in data for s in part}
     assert len(seen) == 20
-    assert seen["a film of number 7"] == {"sentiment": "1"}
-    found = recipe.rules(data.labelled, ["any"])
+    assert seen["a film of number 7"] == {
+        "text": "a film of number 7",
+        "prompt": "a film of number 7\nLabels:",
+        "response": " sentiment: 1",
+        "sentiment": "1",
+    }
+    found = recipe.rules(data, ["any"])
     assert set(found) == {"majority", "naive_bayes"}
     assert found["majority"][0]["sentiment"] in ("0", "1")
     with pytest.raises(cli.UserError, match="leaves none to show"):
@@ -273,25 +189,6 @@ SESSION = {
     "responses": [" a", " b", " c", " d", " e"],
     "clicks": [0, 1, 0, 1, 0],
 }
-
-
-@pytest.mark.parametrize(
-    ("compare", "rivals", "expected"),
-    [
-        ("skipped", 3, [[" b", " a"], [" d", " c", " a"]]),
-        ("skipped", 1, [[" b", " a"], [" d", " c"]]),
-        ("all", 3, [[" b", " a", " c", " e"], [" d", " c", " e", " a"]]),
-    ],
-)
-def test_lists_from_clicks(load, compare, rivals, expected):
-    recipe = load("recommend")
-    settings = recipe.Settings(compare=compare, rivals=rivals)
-    found = recipe.preferences([SESSION], settings)
-    assert [x["responses"] for x in found] == expected
-    for each in found:
-        assert each["ranks"] == [0] + [1] * (len(each["responses"]) - 1)
-    with pytest.raises(cli.UserError, match="No session has a click below"):
-        recipe.preferences([SESSION | {"clicks": [0] * 5}], settings)
 
 
 def test_lower_places_are_clicked_less_than_they_deserve(load):

@@ -304,7 +304,7 @@ def test_arithmetic_does_not_shadow_the_standard_library():
         (
             "translation",
             {"prompt": "a", "reference": "b"},
-            "has 1 prompts: at least 4 are needed",
+            "has 1 different prompts: at least 4 are needed",
         ),
         ("translation", {"prompt": "a"}, "the field .reference. is missing"),
         (

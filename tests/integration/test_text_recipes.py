@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tfrlhf.data import is_chinese
 
 sys.path.insert(0, str(ROOT / "recipes"))
 import dialogue  # noqa: E402
@@ -120,7 +121,7 @@ def test_a_window_holds_the_answer_and_whole_words(tmp_path):
             set(record[name].replace(".", " ").split())
             for name in ("window", "context")
         )
-        if not question_answering.is_chinese(record["window"]):
+        if not is_chinese(record["window"]):
             assert window <= context
     # Its place in the window does not tell the answer.
     places = [r["window"].index(r["answers"][0]) for r in records]
@@ -129,8 +130,9 @@ def test_a_window_holds_the_answer_and_whole_words(tmp_path):
 
 def test_authored_answers_stand_in_their_passages():
     order = random.Random(1)
+    parts = json.loads(question_answering.PASSAGES.read_text("utf-8"))
     for record in [
-        q for _ in range(50) for q in question_answering.authored(order)
+        q for _ in range(50) for q in question_answering.authored(order, parts)
     ]:
         begin = record["start"]
         (answer,) = record["answers"]
@@ -161,9 +163,8 @@ def test_titles_are_compared_learnt_and_measured(tmp_path):
 
 def test_texts_keep_their_beginning():
     settings = summarize.Settings(length=50, max_new_tokens=12)
-    record = summarize.as_prompt(
-        {"text": "abc " * 40, "title": "A long title"}, Speller(), settings
-    )
+    text = {"text": "abc " * 40, "title": "A long title"}
+    (record,) = summarize.as_prompts([text], Speller(), settings)
     assert record["prompt"].startswith("abc abc abc")
     assert record["prompt"].endswith("\nTitle:")
     assert len(record["prompt"]) <= 38
@@ -194,21 +195,12 @@ def test_a_shop_answers_and_the_filter_counts(tmp_path):
 
 
 def test_the_filter_replaces_what_is_blocked():
-    safe = dialogue.Filter()
     asked = [{"role": "user", "content": "运费贵吗？"}]
-    assert safe(asked, "不贵。") == "不贵。" and safe.count == 0
-    assert safe(asked, "你活该！") == dialogue.PHRASES["refusal"]["zh"]
+    assert dialogue.filtered(asked, "不贵。") == "不贵。"
+    refusal = dialogue.PHRASES["refusal"]
+    assert dialogue.filtered(asked, "你活该！") == refusal["zh"]
     asked = [{"role": "user", "content": "Hi"}]
-    assert safe(asked, "Shut  up.") == dialogue.PHRASES["refusal"]["en"]
-    assert safe.count == 2
-
-
-def test_rare_words_decide_what_is_retrieved():
-    known = ["How long is the warranty?", "How long is the way?", "运费多少？"]
-    retrieve = dialogue.Retriever(known)
-    assert retrieve("What is the long warranty") == 0
-    assert retrieve("The way") == 1
-    assert retrieve("要付运费吗") == 2
+    assert dialogue.filtered(asked, "Shut  up.") == refusal["en"]
 
 
 def test_the_shop_is_split_by_question():
@@ -227,16 +219,20 @@ def test_the_shop_is_split_by_question():
     assert turns == {1, 3}
 
 
+SHORT = '{"language": "en", "answer": "Yes.", "questions": ["Is it so?"]}'
+
+
 @pytest.mark.parametrize(
     ("recipe", "option", "text", "message"),
     [
         ("question_answering.py", "--data", "[1]", "not in SQuAD's format"),
         ("summarize.py", "--data", "a\tb\nc\n", ":2 must end with a text"),
-        ("dialogue.py", "--knowledge", "{}", ":1 must be an object with"),
+        ("dialogue.py", "--knowledge", "{}", ":1: the field 'language' is"),
+        ("dialogue.py", "--knowledge", SHORT, ":1 must have an answer, its"),
     ],
 )
 def test_files_that_cannot_be_read(recipe, option, text, message, tmp_path):
-    path = tmp_path / "data.txt"
+    path = tmp_path / "data.jsonl"
     path.write_text(text)
     answer = start(recipe, option, path, "--output", tmp_path / "run")
     assert answer.returncode == 2

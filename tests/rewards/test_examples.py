@@ -11,7 +11,9 @@ RUN = {
     "classifier": 1,
     "combination": 1,
     "form": 3,
+    "labels": 3,
     "numeric": 2,
+    "retrieval": 1,
     "safety": 2,
     "text_overlap": 3,
 }

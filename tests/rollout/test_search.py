@@ -93,6 +93,22 @@ def test_the_bound_is_met_by_many_unlikely_responses():
     assert tfrlhf.best_of_n_kl(1) == 0.0
 
 
+def test_the_best_and_the_worst_make_a_pair():
+    found = rollout.BestOfN(
+        prompts=["a", "b", "c"],
+        responses=["2", "1", "3"],
+        scores=np.array([2.0, 1.0, 3.0]),
+        all_responses=[["1", "2", "0"], ["1", "1", "1"], ["3", "0", "3 "]],
+        all_scores=np.array([[1, 2, 0], [1, 1, 1], [3, 0, 3]], float),
+        all_finished=np.ones([3, 3], int),
+        kl_bound=0.0,
+    )
+    assert found.pairs() == [
+        {"prompt": "a", "chosen": "2", "rejected": "0"},
+        {"prompt": "c", "chosen": "3", "rejected": "0"},
+    ]
+
+
 @pytest.fixture(scope="module")
 def policy():
     """Not to be changed; decodes 4 rows at a time in these tests."""

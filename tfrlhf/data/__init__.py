@@ -8,6 +8,9 @@ from tfrlhf.data.agreement import annotator_agreement
 from tfrlhf.data.agreement import filter_annotators
 from tfrlhf.data.agreement import weight_annotators
 from tfrlhf.data.batches import batches
+from tfrlhf.data.chinese import characters_apart
+from tfrlhf.data.chinese import is_chinese
+from tfrlhf.data.clicks import click_preferences
 from tfrlhf.data.examples import examples
 from tfrlhf.data.examples import sequences
 from tfrlhf.data.packing import PackedExamples
@@ -22,6 +25,7 @@ from tfrlhf.data.records import Record
 from tfrlhf.data.records import read_jsonl
 from tfrlhf.data.sources import Records
 from tfrlhf.data.sources import load
+from tfrlhf.data.splits import split_by_prompt
 from tfrlhf.data.step_ratings import separator_id
 from tfrlhf.data.step_ratings import step_ratings
 from tfrlhf.data.stream import Stream
@@ -39,10 +43,13 @@ __all__ = [
     "TextTokenizer",
     "annotator_agreement",
     "batches",
+    "characters_apart",
+    "click_preferences",
     "check_prompts",
     "encode_prompts",
     "examples",
     "filter_annotators",
+    "is_chinese",
     "load",
     "pack",
     "preferences",
@@ -52,6 +59,7 @@ __all__ = [
     "read_transcripts",
     "separator_id",
     "sequences",
+    "split_by_prompt",
     "step_ratings",
     "stream",
     "weight_annotators",

@@ -13,8 +13,32 @@ from tfrlhf.evaluation.likelihood import sequence_kl
 from tfrlhf.evaluation.win_rate import win_rate
 from tfrlhf.models import Policy
 from tfrlhf.models import Sampler
+from tfrlhf.types import Completions
 
 Score = Callable[[list[str], list[str]], Sequence[float]]
+
+
+def draw_responses(
+    policy: Policy, prompts: list[Any], sampler: Sampler, seed: int = 0
+) -> tuple[list[str], Completions]:
+    """Samples one response a prompt, as text and as ids.
+
+    Args:
+        policy: who answers.
+        prompts: B strings, or lists of messages.
+        sampler: how responses are drawn; needs `max_new_tokens`.
+        seed: int.
+
+    Returns:
+        B texts, and the `Completions` of B rows, such as `sequence_kl` takes.
+
+    Example:
+        >>> texts, drawn = draw_responses(policy, ["Hello"], sampler)
+        >>> nats = sequence_kl(policy, reference, drawn, sampler.temperature)
+    """
+    ids = policy.encode_prompts(prompts, int(sampler.max_new_tokens or 0))
+    drawn: Any = policy.generate(ids, sampler=sampler, seed=seed)
+    return policy.decode_responses(drawn), drawn
 
 
 def compare(
@@ -47,12 +71,9 @@ def compare(
     result: dict[str, Any] = {"prompts": len(prompts)}
     responses: dict[str, list[str]] = {}
     golds: dict[str, Sequence[float]] = {}
-    limit = int(sampler.max_new_tokens or 0)
     written = prompt_texts(prompts, after.need_tokenizer())
     for name, policy in (("before", before), ("after", after)):
-        ids = policy.encode_prompts(prompts, limit)
-        completions: Any = policy.generate(ids, sampler=sampler, seed=seed)
-        texts = policy.decode_responses(completions)
+        texts, completions = draw_responses(policy, prompts, sampler, seed)
         responses[name] = texts
         golds[name] = gold(written, texts)
         length = np.asarray(completions.response_mask).sum(axis=1)

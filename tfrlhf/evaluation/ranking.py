@@ -1,7 +1,12 @@
 """How well scores order lists of responses, by the metrics of ranking."""
 
+from collections.abc import Sequence
+
 import keras_rs
 import numpy as np
+
+from tfrlhf.evaluation.win_rate import Estimate
+from tfrlhf.evaluation.win_rate import mean
 
 
 def ranking_quality(
@@ -60,3 +65,51 @@ def ranking_quality(
         )
         found[name] = float(metric.result())
     return found
+
+
+def ranking_estimates(
+    scores: Sequence[Sequence[float]],
+    grades: Sequence[Sequence[float]],
+    k: int | None = None,
+    blocks: int = 20,
+) -> dict[str, Estimate]:
+    """Measures `ranking_quality` of lists of any lengths, with its error.
+
+    The error is that of the means of blocks of neighbouring lists.
+
+    Args:
+        scores: of the responses of each list.
+        grades: as many, the relevance: the higher, the better.
+        k: see `ranking_quality`.
+        blocks: how many; at least two, and as many lists.
+
+    Returns:
+        `ndcg` and `mrr`.
+
+    Raises:
+        ValueError: fewer lists than blocks, or see `ranking_quality`.
+
+    Example:
+        >>> scores, grades = [[1, 5], [3, 0, 2]] * 2, [[0, 1], [2, 0, 1]] * 2
+        >>> str(ranking_estimates(scores, grades, blocks=2)["ndcg"])
+        '1.000 ± 0.000'
+    """
+    if not 1 < blocks <= len(scores):
+        raise ValueError(
+            "`ranking_estimates` needs at least 2 blocks, and as many lists. "
+            f"Received: {blocks} blocks and {len(scores)} lists"
+        )
+    shape = len(grades), max(map(len, grades))
+    table, ranks = np.zeros(shape), np.full(shape, -1)
+    for row, (found, right) in enumerate(zip(scores, grades, strict=True)):
+        ranks[row, : len(right)] = np.max(right) - np.asarray(right)
+        table[row, : len(right)] = found
+    whole = ranking_quality(table, ranks, k)
+    parts = [
+        ranking_quality(table[rows], ranks[rows], k)
+        for rows in np.array_split(np.arange(len(table)), blocks)
+    ]
+    return {
+        name: Estimate(value, mean([part[name] for part in parts]).stderr)
+        for name, value in whole.items()
+    }

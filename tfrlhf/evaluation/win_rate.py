@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -83,22 +84,39 @@ def accuracy(right: Sequence[float] | np.ndarray) -> Estimate:
     return _estimate(np.asarray(right, float))
 
 
-def mean(scores: Sequence[float] | np.ndarray) -> Estimate:
+def mean(
+    scores: Sequence[float] | np.ndarray, groups: Sequence[Any] | None = None
+) -> Estimate:
     """Estimates the mean of scores, one a prompt.
 
     Args:
         scores: at least two numbers.
+        groups: what each score belongs to, such as its prompt where a prompt
+            has several. Scores that belong together are averaged first, and
+            the error is that of the groups, which alone are independent.
 
     Returns:
         `Estimate`.
 
     Raises:
-        ValueError: fewer than two scores.
+        ValueError: fewer than two scores or groups, or lengths that differ.
 
     Example:
         >>> str(mean([0.0, 1.0, 2.0, 3.0]))
         '1.500 ± 0.645'
+        >>> str(mean([0.0, 1.0, 2.0, 3.0], ["a", "a", "b", "b"]))
+        '1.500 ± 1.000'
     """
+    if groups is not None:
+        if len(groups) != len(scores):
+            raise ValueError(
+                "`mean` needs a group for each score. Received: "
+                f"{len(scores)} scores and {len(groups)} groups"
+            )
+        found: dict[Any, list[float]] = {}
+        for group, score in zip(groups, scores, strict=True):
+            found.setdefault(group, []).append(float(score))
+        scores = [sum(each) / len(each) for each in found.values()]
     if len(scores) < 2:
         raise ValueError(
             f"`mean` needs at least 2 scores. Received: {len(scores)}"

@@ -19,7 +19,11 @@ from tfrlhf.rewards.fluency import NegativePerplexity
 from tfrlhf.rewards.form import Format
 from tfrlhf.rewards.form import Length
 from tfrlhf.rewards.form import Repetition
+from tfrlhf.rewards.labels import LabelMatch
+from tfrlhf.rewards.labels import read_labels
+from tfrlhf.rewards.labels import write_labels
 from tfrlhf.rewards.numeric import NumericAnswer
+from tfrlhf.rewards.retrieval import Retriever
 from tfrlhf.rewards.safety import BlockedWords
 from tfrlhf.rewards.safety import ClassifierFilter
 from tfrlhf.rewards.sandbox import Sandbox
@@ -43,15 +47,19 @@ __all__ = [
     "F1",
     "Format",
     "HTTPReward",
+    "LabelMatch",
     "Length",
     "NegativePerplexity",
     "NumericAnswer",
     "ROUGE",
     "Repetition",
+    "Retriever",
     "Sandbox",
     "SandboxError",
     "combine",
     "courtesy",
+    "read_labels",
     "vader",
     "words",
+    "write_labels",
 ]

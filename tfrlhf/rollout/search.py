@@ -44,6 +44,32 @@ class BestOfN(NamedTuple):
     all_finished: np.ndarray
     kl_bound: float
 
+    def pairs(self) -> list[dict[str, str]]:
+        """Returns the best and the worst response of each prompt to compare.
+
+        Of equal scores the first response counts; prompts whose responses
+        all have the same score are left out.
+
+        Returns:
+            Records {"prompt", "chosen", "rejected"}, as `RewardModel` and
+            `DPO` learn from.
+
+        Example:
+            >>> found = best_of_n(policy, reward, prompts, 2, sampler)
+            >>> reward_model.fit(found.pairs())
+        """
+        return [
+            {
+                "prompt": prompt,
+                "chosen": responses[scores.argmax()],
+                "rejected": responses[scores.argmin()],
+            }
+            for prompt, responses, scores in zip(
+                self.prompts, self.all_responses, self.all_scores, strict=True
+            )
+            if scores.min() < scores.max()
+        ]
+
 
 def best_of_n_kl(n: int) -> float:
     """Bounds the divergence of the best of n to the policy: ln n − (n − 1)/n.
