@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -421,3 +422,27 @@ def test_a_table_shows_numbers_and_estimates(capsys):
     printed = capsys.readouterr().out
     cells = [cell.strip() for cell in printed.splitlines()[-2].split("│")]
     assert cells[1:-1] == ["a", "0.500", "0.250 ± 0.125", "", "12", "[b]x"]
+
+
+def test_compiled_programs_are_kept(monkeypatch, tmp_path):
+    # Set first, so that what the function sets is taken back.
+    monkeypatch.setenv("TF_XLA_FLAGS", "")
+    monkeypatch.delenv("TF_XLA_FLAGS")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cli.keep_compiled()
+    (directory,) = (tmp_path / "tfrlhf").iterdir()
+    assert f"cache_directory={directory} " in os.environ["TF_XLA_FLAGS"]
+
+
+@pytest.mark.parametrize("what", ["flags", "a cache that is a file"])
+def test_nothing_is_kept_where_it_cannot_be(monkeypatch, tmp_path, what):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    # Set first, so that what the function sets is taken back.
+    monkeypatch.setenv("TF_XLA_FLAGS", "")
+    monkeypatch.delenv("TF_XLA_FLAGS")
+    if what == "flags":
+        monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_min_cluster_size=4")
+    before = os.environ.get("TF_XLA_FLAGS")
+    cli.keep_compiled()
+    assert os.environ.get("TF_XLA_FLAGS") == before

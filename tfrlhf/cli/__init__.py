@@ -16,6 +16,7 @@ from tfrlhf.cli.run import UserError
 from tfrlhf.cli.run import peak_memory_mb
 from tfrlhf.cli.run import writing
 from tfrlhf.cli.start import check_files
+from tfrlhf.cli.start import keep_compiled
 from tfrlhf.cli.start import load_function
 from tfrlhf.cli.start import main
 from tfrlhf.cli.start import make_strategy
@@ -35,6 +36,7 @@ __all__ = [
     "cosine",
     "embedded_policy",
     "fine_tune",
+    "keep_compiled",
     "learn_reward",
     "load_function",
     "main",

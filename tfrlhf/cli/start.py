@@ -1,6 +1,8 @@
 """The command line of a recipe: options, errors in a line, devices."""
 
+import hashlib
 import importlib
+import importlib.metadata
 import logging
 import os
 import pathlib
@@ -28,6 +30,7 @@ def main(recipe: Callable[[Any], None], settings_class: type) -> None:
     # It warns of the traces that several models of a run need.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    keep_compiled()
     try:
         check_files(settings)
         recipe(settings)
@@ -38,6 +41,39 @@ def main(recipe: Callable[[Any], None], settings_class: type) -> None:
         console.print("Error:", style="red", end=" ")
         console.print(str(error), soft_wrap=True, markup=False)
         sys.exit(2)
+
+
+def keep_compiled() -> None:
+    """Lets XLA keep what it compiles for the next start.
+
+    In a directory of this TensorFlow and this processor below
+    `$XDG_CACHE_HOME` (~/.cache), which may be deleted at any time. Does
+    nothing where TF_XLA_FLAGS is set or the directory cannot be made; has to
+    come before TensorFlow is imported.
+    """
+    if "TF_XLA_FLAGS" in os.environ:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    version = importlib.metadata.version("tensorflow")
+    directory = pathlib.Path(home) / f"tfrlhf/xla-{version}-{_processor()}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    os.environ["TF_XLA_FLAGS"] = (
+        f"--tf_xla_persistent_cache_directory={directory} "
+        "--tf_xla_persistent_cache_read_only=false"
+    )
+
+
+def _processor() -> str:
+    """Returns a name for what the processor can do."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = list(os.uname())
+    same = [x for x in lines if x.startswith(("flags", "Features", "model na"))]
+    return hashlib.sha256("".join(same[:2]).encode()).hexdigest()[:12]
 
 
 def check_files(settings: RunSettings) -> None:
