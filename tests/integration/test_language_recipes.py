@@ -237,7 +237,7 @@ def test_arithmetic_learns_and_is_measured(tmp_path):
     losses = found["sft_losses"]
     assert losses[-1] < losses[0] - 0.5
     assert found["prompts"] == 40
-    assert found["measured"]["guess"]["greedy"][0] < 0.1
+    assert found["measured"]["guess"]["greedy"][0] < 0.2
     for name in ("sft", "grpo"):
         part = found["measured"][name]
         assert part["pass"][0] >= part["sampled"][0]
