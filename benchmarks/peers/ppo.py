@@ -41,11 +41,12 @@ class FreeReward(torch.nn.Module):
 class Phases(TrainerCallback):
     """Notes when phases begin; holds training between iterations."""
 
-    def __init__(self, turns: Turns, warm_up: int) -> None:
+    def __init__(self, turns: Turns, warm_up: int, end: int) -> None:
         self.turns = turns
         self.left = warm_up
+        self.end = end
         self.marks: dict[str, float] = {}
-        self.lengths = torch.zeros(1)
+        self.responses = torch.zeros(0)
         self.generation = ppo_trainer.batch_generation
         self.forward = ppo_trainer.forward
         ppo_trainer.batch_generation = self.timed_generation
@@ -56,6 +57,7 @@ class Phases(TrainerCallback):
         start = time.perf_counter()
         result = self.generation(*args, **kwargs)
         self.marks["rollout"] = time.perf_counter() - start
+        self.responses = result[0][:, args[1].shape[1] :]
         self.marks["looked"] = time.perf_counter()
         return result
 
@@ -64,6 +66,12 @@ class Phases(TrainerCallback):
         if torch.is_grad_enabled():
             self.marks.setdefault("updated", time.perf_counter())
         return self.forward(*args, **kwargs)
+
+    def lengths(self) -> torch.Tensor:
+        """Tokens of the responses, the end token included."""
+        ends = self.responses == self.end
+        before = ends.cumsum(1) - ends.long()
+        return (before == 0).sum(1)
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The update is over."""
@@ -83,6 +91,8 @@ class Phases(TrainerCallback):
                     "rollout": marks["rollout"],
                     "collect": marks["updated"] - marks["looked"],
                     "update": marks["logged"] - marks["updated"],
+                    "mean length": self.lengths().float().mean().item(),
+                    "longest": self.lengths().max().item(),
                 }
             )
         if self.left <= 0 and not self.turns.wait():
@@ -101,7 +111,8 @@ def run(
     size = shapes.find(shape, changes)
     with tempfile.TemporaryDirectory() as directory:
         trainer = make(size, ragged, directory)
-        trainer.add_callback(Phases(turns, warm_up))
+        end = size.vocabulary - 1 if ragged else -1
+        trainer.add_callback(Phases(turns, warm_up, end))
         trainer.train()
 
 
