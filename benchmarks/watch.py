@@ -32,7 +32,12 @@ class Watch:
 
     def _look(self) -> None:
         while not self._over.wait(INTERVAL):
-            for line in self.status.read_text().splitlines():
+            try:
+                lines = self.status.read_text().splitlines()
+            except OSError:
+                # The process is gone, which the driver notices itself.
+                return
+            for line in lines:
                 field, _, rest = line.partition(":")
                 if field in FIELDS:
                     name = FIELDS[field]
