@@ -227,7 +227,7 @@ SHORT = '{"language": "en", "answer": "Yes.", "questions": ["Is it so?"]}'
     [
         ("question_answering.py", "--data", "[1]", "not in SQuAD's format"),
         ("summarize.py", "--data", "a\tb\nc\n", ":2 must end with a text"),
-        ("dialogue.py", "--knowledge", "{}", ":1: the field 'language' is"),
+        ("dialogue.py", "--knowledge", "{}", ":1: the field `language` is"),
         ("dialogue.py", "--knowledge", SHORT, ":1 must have an answer, its"),
     ],
 )
