@@ -4,11 +4,12 @@ NUMBERS = "tests/conformance/test_policy_numbers.py"
 STEP = "tests/conformance/test_step.py"
 UPDATE = "tests/trainers/test_update.py"
 STOPS = "tests/conformance/test_stops_and_padding.py"
-STATISTICS = "::".join(
-    [
-        "tests/models/test_policy.py",
+STATISTICS = " ".join(
+    "tests/models/test_policy.py::" + name
+    for name in (
         "test_statistics_are_those_of_the_logits_one_position_before",
-    ]
+        "test_statistics_of_another_head_are_too",
+    )
 )
 SAMPLER = {
     "sampler-multiplies-by-the-temperature": (
@@ -96,6 +97,22 @@ ALIGNED = {
         "tests/trainers/test_update.py",
     ),
 }
+OUTPUT_HEAD = {
+    "head-reads-the-token-itself": (
+        "hidden, token_ids = hidden[:, :-1], token_ids[:, 1:]",
+        "hidden, token_ids = hidden[:, 1:], token_ids[:, 1:]",
+    ),
+    "head-without-temperature": (
+        "        targets,\n        temperature,\n",
+        "        targets,\n        1.0,\n",
+    ),
+    "head-speaks-about-the-token-before": (
+        "places = tf.where(where[:, 1:] > 0)",
+        "places = tf.where(where[:, :-1] > 0)",
+        "tests/models/test_policy.py::"
+        "test_statistics_of_some_tokens_are_those_of_all",
+    ),
+}
 POLICY = {
     "decodes-without-temperature": (
         "temperature=sampler.temperature,",
@@ -108,8 +125,8 @@ POLICY = {
         STOPS + "::test_eos_stop_token_and_length_are_three_endings",
     ),
     "log-probs-with-dropout": (
-        "return self.model(inputs, training=training)",
-        "return self.model(inputs, training=True)",
+        "return self.model.backbone(inputs, training=training)",
+        "return self.model.backbone(inputs, training=True)",
         NUMBERS + "::test_before_any_update_the_ratio_is_1_and_the_kl_0",
     ),
 }
@@ -323,6 +340,11 @@ MICRO_BATCHES = {
         "tf.nest.map_structure(tf.add, so_far, function(i))",
         "function(i)",
     ),
+    "the-longest-row-is-cut": (
+        "tf.reduce_max(tf.reduce_sum(mask, axis=-1)) + 1",
+        "tf.reduce_max(tf.reduce_sum(mask, axis=-1)) - 1",
+        "tests/models/test_micro_batches.py",
+    ),
 }
 PAIRS = {
     "equal-pairs-are-taken": (
@@ -341,6 +363,7 @@ FAULTS = [
     ("tfrlhf/models/sampler.py", "tests/models/test_sampler.py", SAMPLER),
     ("tfrlhf/models/decoding.py", "tests/models/test_decoding.py", DECODING),
     ("tfrlhf/models/statistics.py", STATISTICS, ALIGNED),
+    ("tfrlhf/models/output_head.py", STATISTICS, OUTPUT_HEAD),
     ("tfrlhf/models/policy.py", NUMBERS, POLICY),
     ("tfrlhf/models/adapters.py", "tests/models/test_adapters.py", ADAPTERS),
     ("tfrlhf/models/value.py", "tests/models/test_value.py", VALUE),

@@ -376,8 +376,8 @@ SUPERVISED = {
 }
 FUSED = {
     "fused-log-probs-without-temperature": (
-        "tf.cast(product, tf.float32) / self.temperature",
-        "tf.cast(product, tf.float32)",
+        "head = _Head(temperature, entropy_has_gradient)",
+        "head = _Head(1.0, entropy_has_gradient)",
     ),
     "fused-gradient-without-temperature": (
         "scale = -to_log_prob / self.temperature",

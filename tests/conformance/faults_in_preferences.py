@@ -118,8 +118,8 @@ DPO = {
         "return tf.ones_like(batch.weight)",
     ),
     "prompts-count-in-log-probs": (
-        "ops.zero_outside(policy.log_probs(ids, padding), response)",
-        "ops.zero_outside(policy.log_probs(ids, padding), padding)",
+        "log_probs = ops.zero_outside(log_probs, response)",
+        "log_probs = policy.log_probs(ids, padding)",
     ),
     "imitation-ignored": ("if self.sft_weight:", "if False:", PARTS),
     "imitation-of-the-worst": (

@@ -152,18 +152,13 @@ ENGINE = {
         SEED,
     ),
     "rollout-log-probs-without-temperature": (
-        "temperature = self.sampler.temperature",
-        "temperature = 1.0",
+        "            self.sampler.temperature,\n            where",
+        "            1.0,\n            where",
         NUMBERS + "::test_the_temperature_is_in_all_log_probs_and_the_entropy",
     ),
     "kl-against-the-policy-itself": (
-        "self.reference.log_probs(token_ids, padding_mask, temperature),",
-        "self.policy.log_probs(token_ids, padding_mask, temperature),",
-        NUMBERS + "::test_the_temperature_is_in_all_log_probs_and_the_entropy",
-    ),
-    "reference-without-temperature": (
-        "self.reference.log_probs(token_ids, padding_mask, temperature),",
-        "self.reference.log_probs(token_ids, padding_mask),",
+        "self._response_log_probs(self.reference, *rows),",
+        "self._response_log_probs(self.policy, *rows),",
         NUMBERS + "::test_the_temperature_is_in_all_log_probs_and_the_entropy",
     ),
     "values-are-0": (
@@ -286,13 +281,13 @@ PPO = {
 }
 LEARNER = {
     "learner-with-dropout": (
-        "logits = self.policy.call(ids, mask)",
-        "logits = self.policy.call(ids, mask, True)",
+        "*(ids, mask, temperature),",
+        "*(ids, mask, temperature, True),",
         NUMBERS + "::test_before_any_update_the_ratio_is_1_and_the_kl_0",
     ),
     "update-without-temperature": (
-        "            temperature,\n            entropy_has_gradient",
-        "            entropy_has_gradient",
+        "*(ids, mask, temperature),",
+        "*(ids, mask),",
         NUMBERS + "::test_the_temperature_is_in_all_log_probs_and_the_entropy",
     ),
     "prompts-count-in-the-loss": (
@@ -321,8 +316,8 @@ LEARNER = {
         UPDATE,
     ),
     "learnt-entropy-without-gradient": (
-        "entropy_has_gradient=self.objective.entropy_weight > 0.0",
-        "entropy_has_gradient=False",
+        "learns = self.objective.entropy_weight > 0.0",
+        "learns = False",
         UPDATE,
     ),
 }

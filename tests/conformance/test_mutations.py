@@ -19,6 +19,7 @@ PHASES = {
     "tfrlhf/models/adapters.py": ["Adapter._added", "Adapter.copy"],
     "tfrlhf/models/policy.py": ["Policy.decode", "Policy.stop_token_ids"],
     "tfrlhf/models/statistics.py": ["token_statistics"],
+    "tfrlhf/models/output_head.py": ["head_statistics"],
     "tfrlhf/models/value.py": [
         "ValueModel.from_hidden",
         "ValueModel.from_reward",
@@ -50,6 +51,7 @@ PHASES = {
     ],
     "tfrlhf/models/micro_batches.py": [
         "rows_of_part",
+        "trimmed",
         "sum_over_parts.add_part",
     ],
     "tfrlhf/models/start_check.py": [

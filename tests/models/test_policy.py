@@ -71,6 +71,16 @@ def greedy(limit=None, **settings):
 
 
 def test_statistics_are_those_of_the_logits_one_position_before(policy):
+    assert_statistics(policy)
+
+
+def test_statistics_of_another_head_are_too():
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(256, 256)).astype(np.float32)
+    assert_statistics(Policy(TableModel(table)))
+
+
+def assert_statistics(policy):
     batch = padded(ROWS)
     logits = policy(*batch).numpy()
     statistics = policy.token_statistics(*batch, temperature=0.7)

@@ -44,7 +44,7 @@ def sorted_by_length(batch: Any) -> Any:
 
 
 def trimmed(batch: Any) -> Any:
-    """Cuts the columns that are padding in every row.
+    """Cuts the columns that are padding in every row, but for one.
 
     Args:
         batch: see `sorted_by_length`; right-padded.
@@ -55,8 +55,9 @@ def trimmed(batch: Any) -> Any:
     if not hasattr(batch, "padding_mask"):
         return _inside(batch, trimmed)
     mask = batch.padding_mask
-    # One column has nothing to predict.
-    width = tf.maximum(tf.reduce_max(tf.reduce_sum(mask, axis=-1)), 2)
+    # A column of padding stays, for the start check to see what looks at it.
+    width = tf.reduce_max(tf.reduce_sum(mask, axis=-1)) + 1
+    width = tf.maximum(width, 2)
     rank = mask.shape.rank
     return type(batch)(
         *(x[..., :width] if x.shape.rank == rank else x for x in batch)
