@@ -79,6 +79,28 @@ def round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
+def _in_one_graph(
+    strategy: tf.distribute.Strategy, function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Returns a function of per-replica rows that works on all at once.
+
+    Outside of a graph a strategy lets one replica work after the other.
+    """
+
+    def run(rows: Any) -> Any:
+        return strategy.run(lambda part: function(*part), args=(rows,))
+
+    compiled = isinstance(function, tf.types.experimental.PolymorphicFunction)
+    if not compiled or strategy.num_replicas_in_sync == 1:
+        return run
+    # Kept where it lives as long as what it calls.
+    if not hasattr(function, "on_all_replicas"):
+        function.on_all_replicas = tf.function(  # type: ignore[attr-defined]
+            run, autograph=False, reduce_retracing=True
+        )
+    return function.on_all_replicas  # type: ignore[attr-defined,no-any-return]
+
+
 def on_replicas(
     strategy: tf.distribute.Strategy,
     function: Callable[..., Any],
@@ -100,9 +122,7 @@ def on_replicas(
     count = int(rows[0].shape[0])
     replicas = strategy.num_replicas_in_sync
     full = padded(rows, round_up(max(count, size), replicas))
-    results = strategy.run(
-        lambda part: function(*part), args=(per_replica(strategy, full),)
-    )
+    results = _in_one_graph(strategy, function)(per_replica(strategy, full))
     if replicas == 1:
         return tf.nest.map_structure(lambda x: x[:count], results)
 
