@@ -94,7 +94,6 @@ ALIGNED = {
     "learnt-entropy-without-temperature": (
         "entropy = ops.entropy(logits, temperature)",
         "entropy = ops.entropy(logits)",
-        "tests/trainers/test_update.py",
     ),
 }
 OUTPUT_HEAD = {

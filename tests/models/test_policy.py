@@ -100,6 +100,10 @@ def assert_statistics(policy):
         statistics.most_likely[:, 1:],
         logits[:, :-1].argmax(-1) == batch.token_ids[:, 1:],
     )
+    learnt = policy.token_statistics(
+        *batch, temperature=0.7, entropy_has_gradient=True
+    )
+    np.testing.assert_allclose(learnt.entropy, statistics.entropy, atol=1e-5)
     for field in statistics:
         assert not field.numpy()[:, 0].any()
     np.testing.assert_array_equal(
