@@ -6,6 +6,7 @@ Knows nothing of text. Every family of KerasHub is decoded by its own cached
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -62,18 +63,17 @@ def decode(
         stop_token_ids,
         pad_id,
         head_of(model),
+        cache_grows(model),
     )
     padding_mask = prompts.padding_mask
     token_ids = tf.where(padding_mask > 0, prompts.token_ids, pad_id)
-    if not (
-        isinstance(model, keras_hub.models.CausalLM) and cache_grows(model)
-    ):
+    if not loop.cache_grows:
         token_ids, padding_mask = loop.with_room(token_ids, padding_mask)
     if isinstance(model, keras_hub.models.CausalLM):
         original = model.sampler
         model.sampler = loop
         try:
-            with unstacked():
+            with unstacked() if stacks_anew(model) else nullcontext():
                 model.generate_step(
                     {"token_ids": token_ids, "padding_mask": padding_mask},
                     stop_token_ids=None,
@@ -90,12 +90,24 @@ def decode(
     return loop.completions
 
 
-def cache_grows(model: keras_hub.models.CausalLM) -> bool:
+def stacks_anew(model: keras.Model) -> bool:
+    """Tells whether the cache is stacked for every token, and may be left so.
+
+    SmolLM3 hands it on by a name that Keras wants a tensor for.
+    """
+    return isinstance(model, keras_hub.models.CausalLM) and not isinstance(
+        model, keras_hub.models.SmolLM3CausalLM
+    )
+
+
+def cache_grows(model: keras.Model) -> bool:
     """Tells whether the cached step knows no more than the cache's length.
 
     Gemma 3's step slices the mask of the prompts at every token, for which it
     has to be as long as the result.
     """
+    if not stacks_anew(model):
+        return False
     parameters = inspect.signature(model.call_with_cache).parameters
     return "cache_update_mask" not in parameters
 
@@ -157,6 +169,7 @@ class _DecodeLoop(keras_hub.samplers.Sampler):
         stop_token_ids: tuple[int, ...],
         pad_id: int,
         head: Callable[[Tensor], Tensor] | None,
+        cache_grows: bool,
     ) -> None:
         super().__init__()
         self.draws = draws
@@ -164,6 +177,7 @@ class _DecodeLoop(keras_hub.samplers.Sampler):
         self.stop_token_ids = stop_token_ids
         self.pad_id = pad_id
         self.head = head
+        self.cache_grows = cache_grows
 
     def with_room(
         self, token_ids: Tensor, padding_mask: Tensor
@@ -187,7 +201,7 @@ class _DecodeLoop(keras_hub.samplers.Sampler):
         """Runs the loop and keeps its result as `completions`."""
         cache = () if cache is None else to_nest(cache)
         mask = tf.cast(mask, tf.int32)
-        if isinstance(cache, list):
+        if self.cache_grows:
             prompt, mask = self.with_room(prompt, mask)
             room = [[0, 0], [0, tf.shape(self.draws)[1]], [0, 0], [0, 0]]
             cache = tf.nest.map_structure(lambda x: tf.pad(x, room), cache)
