@@ -18,6 +18,7 @@ from tfrlhf.models.sampler import sample_tokens
 from tfrlhf.models.unstacked import from_nest
 from tfrlhf.models.unstacked import to_nest
 from tfrlhf.models.unstacked import unstacked
+from tfrlhf.models.unstacked import with_room
 from tfrlhf.types import Completions
 from tfrlhf.types import Prompts
 from tfrlhf.types import Tensor
@@ -199,12 +200,11 @@ class _DecodeLoop(keras_hub.samplers.Sampler):
         **kwargs: Any,
     ) -> Tensor:
         """Runs the loop and keeps its result as `completions`."""
-        cache = () if cache is None else to_nest(cache)
         mask = tf.cast(mask, tf.int32)
         if self.cache_grows:
             prompt, mask = self.with_room(prompt, mask)
-            room = [[0, 0], [0, tf.shape(self.draws)[1]], [0, 0], [0, 0]]
-            cache = tf.nest.map_structure(lambda x: tf.pad(x, room), cache)
+            cache = with_room(cache, tf.shape(self.draws)[1])
+        cache = () if cache is None else to_nest(cache)
         prompt, cache, mask = self._for_each_draw((prompt, cache, mask))
         prompt_length = tf.reduce_sum(mask, axis=-1)
         limit = tf.shape(self.draws)[1]

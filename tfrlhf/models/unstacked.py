@@ -4,6 +4,10 @@ KerasHub keeps keys and values of all layers in one tensor. It takes it apart
 for every token and stacks it anew, so that each token copies the whole cache.
 Here stacking along axis 1 is put off while the cached step is traced: what is
 stacked only to be taken apart again is never made.
+
+Attention multiplies keys and values in another order of axes than the one they
+are kept in, so that each token turns all that came before it. Here they are
+kept as they are multiplied.
 """
 
 import contextlib
@@ -60,37 +64,144 @@ class Stacked:
         return self.parts[0].dtype
 
 
+class Turned:
+    """A tensor [B, S, N, D] that is kept in another order of its axes.
+
+    `keras.ops.slice_update` and `repeat` take it as it is kept. Whatever else
+    needs a tensor gets it in its own order.
+
+    Args:
+        kept: the tensor as it is kept.
+        order: the axis of [B, S, N, D] that each axis of `kept` is.
+    """
+
+    def __init__(self, kept: Tensor, order: tuple[int, ...]) -> None:
+        self.kept = kept
+        self.order = order
+
+    def tensor(self) -> Tensor:
+        """Returns [B, S, N, D]."""
+        back = [self.order.index(axis) for axis in range(len(self.order))]
+        return tf.transpose(self.kept, back)
+
+    def updated(self, start: Any, update: Tensor) -> "Turned":
+        """Puts [b, s, n, d] where it begins at `start`."""
+        kept = _slice_update(
+            self.kept,
+            [start[axis] for axis in self.order],
+            tf.transpose(update, self.order),
+        )
+        return Turned(kept, self.order)
+
+    def repeated(self, repeats: int, axis: int) -> "Turned":
+        """Repeats along an axis of [B, S, N, D]."""
+        kept = _repeat(self.kept, repeats, self.order.index(axis))
+        return Turned(kept, self.order)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.tensor()[index]
+
+    def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> Tensor:
+        tensor = self.tensor()
+        return tensor if dtype is None else tf.cast(tensor, dtype)
+
+    @property
+    def shape(self) -> tf.TensorShape:
+        """The shape in its own order."""
+        axes = range(len(self.order))
+        return tf.TensorShape(
+            [self.kept.shape[self.order.index(axis)] for axis in axes]
+        )
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the tensor."""
+        return self.kept.dtype
+
+
+# As keys and values are multiplied: by queries over D, by weights over S.
+KEYS, VALUES = (0, 2, 3, 1), (0, 2, 1, 3)
+_stack, _slice_update, _repeat = (
+    keras.ops.stack,
+    keras.ops.slice_update,
+    keras.ops.repeat,
+)
+
+
 def as_tensor(x: Any) -> Tensor:
     """Stacks what is `Stacked`, and leaves a tensor as it is."""
-    return x.tensor() if isinstance(x, Stacked) else x
+    return x.tensor() if isinstance(x, Stacked | Turned) else x
 
 
 @contextlib.contextmanager
 def unstacked() -> Iterator[None]:
-    """Puts off `keras.ops.stack(..., axis=1)` while a step is traced."""
-    original = keras.ops.stack
+    """Puts off stacking along axis 1, and turning, while a step is traced."""
 
     def stack(x: Any, axis: int = 0) -> Any:
         if axis == 1:
             return Stacked(list(x))
-        return original([as_tensor(part) for part in x], axis)
+        return _stack([as_tensor(part) for part in x], axis)
+
+    def slice_update(inputs: Any, start_indices: Any, updates: Any) -> Any:
+        if isinstance(inputs, Turned):
+            return inputs.updated(start_indices, updates)
+        return _slice_update(inputs, start_indices, updates)
+
+    def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
+        if isinstance(x, Turned) and isinstance(axis, int) and axis >= 0:
+            return x.repeated(repeats, axis)
+        return _repeat(x, repeats, axis)
 
     keras.ops.stack = stack
+    keras.ops.slice_update = slice_update
+    keras.ops.repeat = repeat
     try:
         yield
     finally:
-        keras.ops.stack = original
+        keras.ops.stack = _stack
+        keras.ops.slice_update = _slice_update
+        keras.ops.repeat = _repeat
+
+
+def with_room(cache: Any, room: Tensor) -> Any:
+    """Lets keys and values [B, S, N, D] in `Stacked` be S + `room` long."""
+    if isinstance(cache, Stacked):
+        return Stacked([with_room(part, room) for part in cache.parts])
+    return tf.pad(cache, [[0, 0], [0, room], [0, 0], [0, 0]])
 
 
 def to_nest(cache: Any) -> Any:
-    """Turns `Stacked` into lists, which tf.nest and loops know."""
-    if isinstance(cache, Stacked):
+    """Turns `Stacked` into lists, which tf.nest and loops know.
+
+    Args:
+        cache: `Stacked`, or whatever a family keeps instead.
+
+    Returns:
+        Lists of tensors; pairs of [B, S, N, D], which are keys and values, as
+        they are multiplied.
+    """
+    if not isinstance(cache, Stacked):
+        return cache
+    if not _is_pair(cache.parts):
         return [to_nest(part) for part in cache.parts]
-    return cache
+    pair = zip(cache.parts, (KEYS, VALUES), strict=True)
+    return [
+        x.kept if isinstance(x, Turned) else tf.transpose(x, order)
+        for x, order in pair
+    ]
 
 
 def from_nest(nest: Any) -> Any:
     """Turns the lists of `to_nest` into `Stacked` again."""
-    if isinstance(nest, list):
-        return Stacked([from_nest(part) for part in nest])
-    return nest
+    if not isinstance(nest, list):
+        return nest
+    if _is_pair(nest):
+        pair = zip(nest, (KEYS, VALUES), strict=True)
+        return Stacked([Turned(x, order) for x, order in pair])
+    return Stacked([from_nest(part) for part in nest])
+
+
+def _is_pair(parts: list[Any]) -> bool:
+    return len(parts) == 2 and all(
+        not isinstance(x, Stacked | list) and len(x.shape) == 4 for x in parts
+    )

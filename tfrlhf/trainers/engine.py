@@ -166,7 +166,11 @@ class RolloutEngine(ScoringEngine):
         draws = tf.reshape(draws, [count, responses, limit])
         rows = (*(tf.constant(x, tf.int32) for x in prompts), draws)
         grouped = replicas.on_replicas(
-            self.distribute_strategy, self._rollout_function, rows, batch_size
+            self.distribute_strategy,
+            self._rollout_function,
+            rows,
+            batch_size,
+            xla=self.jit_rollout and not self.run_eagerly,
         )
         return trimmed(
             Completions(*(tf.reshape(x, [-1, *x.shape[2:]]) for x in grouped))

@@ -101,11 +101,17 @@ def _in_one_graph(
     return function.on_all_replicas  # type: ignore[attr-defined,no-any-return]
 
 
+def _on_processors(strategy: tf.distribute.Strategy) -> bool:
+    devices = map(tf.DeviceSpec.from_string, strategy.extended.worker_devices)
+    return all(device.device_type == "CPU" for device in devices)
+
+
 def on_replicas(
     strategy: tf.distribute.Strategy,
     function: Callable[..., Any],
     rows: Any,
     size: int,
+    xla: bool = False,
 ) -> Any:
     """Runs a function of rows on every replica and joins the results.
 
@@ -115,12 +121,18 @@ def on_replicas(
             rows; compiled.
         rows: a tuple or carrier of tensors with the same first axis N.
         size: rows to pad to, so that a short batch is not compiled anew.
+        xla: whether XLA compiles the function and nothing in it needs a
+            replica. Processors have one pool of threads for all its programs,
+            so that one of all rows is faster there than several at once.
 
     Returns:
         The results of all N rows, in order.
     """
     count = int(rows[0].shape[0])
     replicas = strategy.num_replicas_in_sync
+    if xla and replicas > 1 and _on_processors(strategy):
+        results = function(*padded(rows, max(count, size)))
+        return tf.nest.map_structure(lambda x: x[:count], results)
     full = padded(rows, round_up(max(count, size), replicas))
     results = _in_one_graph(strategy, function)(per_replica(strategy, full))
     if replicas == 1:
