@@ -89,6 +89,11 @@ def step(shape: Shape, rows: int) -> int:
     return 3 * (trunk(shape, rows, shape.length - 1) + logits)
 
 
+def reward_step(shape: Shape) -> int:
+    """FLOPs of forward and backward pass over pairs, all of which is read."""
+    return 3 * trunk(shape, 2 * shape.batch, shape.length)
+
+
 def prompt_pass(shape: Shape) -> int:
     """FLOPs of reading the prompts, with the logits of their last tokens."""
     whole = trunk(shape, shape.batch, shape.prompt)

@@ -23,7 +23,7 @@ from benchmarks.shares import rollout_share
 from benchmarks.shares import share
 
 BASE = "large"
-ROUNDS = 3
+ROUNDS = 2
 # The changes of each point to the base; every curve changes one size.
 CURVES: dict[str, list[dict[str, int]]] = {
     "batch": [{"batch": n} for n in (1, 4, 16, 64)],

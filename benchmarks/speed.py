@@ -80,6 +80,26 @@ def ppo_ragged(name: str, rounds: int) -> Case:
     )
 
 
+def compilers(shape: str) -> Case:
+    """The phases that XLA can compile, with it and through oneDNN."""
+    return Case(
+        "compilers",
+        (
+            ours("oneDNN", "ppo", shape=shape),
+            ours("xla", "ppo", shape=shape, xla=True),
+        ),
+        3,
+        tuple(
+            Row(
+                f"  {phase}, {shape}, through oneDNN",
+                "compiled by XLA",
+                ratio("xla", "oneDNN", phase),
+            )
+            for phase in ("collect", "update")
+        ),
+    )
+
+
 def generate(
     name: str,
     what: str,
@@ -154,17 +174,21 @@ def step(trainer: str, what: str, shape: str) -> Case:
                 ratio("trl with reference", "ours", "step"),
             )
         )
-    count = SHAPES[shape].batch * (1 if trainer == "sft" else 2)
-    if trainer != "reward":
-        needed = counts.step(SHAPES[shape], count)
-        rows.append(
-            Row(
-                f"  {what} step, {shape}",
-                "GEMM peak",
-                share("ours", "step", "float32", needed),
-                unit="%",
-            )
+    size = SHAPES[shape]
+    needed = {
+        "sft": counts.step(size, size.batch),
+        "reward": counts.reward_step(size),
+        "dpo": counts.step(size, 2 * size.batch),
+    }
+    rows += [
+        Row(
+            f"  {what} step, {shape}{whose}",
+            "GEMM peak",
+            share(side, "step", "float32", needed[trainer]),
+            unit="%",
         )
+        for side, whose in (("ours", ""), ("trl", ", TRL"))
+    ]
     rounds = 11 if shape == "small" else 7
     return Case(f"{trainer}-{shape}", tuple(sides), rounds, tuple(rows))
 
@@ -237,4 +261,5 @@ CASES = (
     ),
     *(groups(trainer, "small") for trainer in ("rloo", "grpo")),
     replicas("large"),
+    compilers("large"),
 )

@@ -81,6 +81,7 @@ def run(
     warm_up: int = 2,
     replicas: int = 1,
     threads: tuple[int, int] = (0, 0),
+    xla: bool = False,
     changes: Mapping[str, Any] | None = None,
 ) -> None:
     """Makes an iteration of PPO a turn.
@@ -95,13 +96,14 @@ def run(
         replicas: logical CPUs.
         threads: inside an operation and for different ones; 0 for as many as
             there are processors.
+        xla: whether XLA compiles more than the decode loop.
         changes: fields of the shape.
     """
     tf.config.threading.set_intra_op_parallelism_threads(threads[0])
     tf.config.threading.set_inter_op_parallelism_threads(threads[1])
     size = shapes.find(shape, changes)
     with strategy(replicas).scope():
-        ppo = make(size, dtype, shared, ragged)
+        ppo = make(size, dtype, shared, ragged, xla)
     ppo.fit(
         models.texts(size, 8 * size.batch, size.prompt),
         batch_size=size.batch,
@@ -128,7 +130,11 @@ def strategy(replicas: int) -> tf.distribute.Strategy:
 
 
 def make(
-    size: shapes.Shape, dtype: str, shared: bool, ragged: bool
+    size: shapes.Shape,
+    dtype: str,
+    shared: bool = False,
+    ragged: bool = False,
+    xla: bool = False,
 ) -> tfrlhf.PPO:
     """Builds and compiles; the reward costs next to nothing."""
     policy = models.policy(size, dtype, ragged)
@@ -147,5 +153,6 @@ def make(
         update_epochs=4,
         # Sorted by length: each part is only as long as its longest row.
         micro_batches=4 if ragged else 1,
+        jit_compile=True if xla else "auto",
     )
     return ppo

@@ -27,7 +27,7 @@ def run(turns: Turns, shape: str) -> None:
     _ = tfrlhf.PPO, tfrlhf.ValueModel
     marks.append(time.perf_counter())
     size = shapes.find(shape)
-    trainer = ppo.make(size, "float32", shared=False, ragged=False)
+    trainer = ppo.make(size, "float32")
     texts = models.texts(size, size.batch, size.prompt)
     marks.append(time.perf_counter())
     for _ in range(2):

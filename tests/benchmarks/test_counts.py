@@ -34,6 +34,12 @@ def test_a_pass_by_hand():
     assert counts.collect(GPT2) == 48_960 + 960 + 48_960 + 96
 
 
+def test_a_step_of_a_reward_model_by_hand():
+    # Pairs of 3: 6 rows of 6 tokens, which see 21; 2 layers; thrice:
+    # 3 · 2 · (36 · 1536 + 6 · 21 · 32) = 355 968.
+    assert counts.reward_step(GPT2) == 355_968
+
+
 def test_reading_by_hand():
     # A layer: 768 in matrices, biases 3 · 8 + 8 + 32 + 8 = 72, two norms of
     # gain and bias 2 · 2 · 8 = 32; both layers 1744; last norm 16; head 80.

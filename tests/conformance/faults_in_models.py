@@ -345,6 +345,38 @@ MICRO_BATCHES = {
         "tests/models/test_micro_batches.py",
     ),
 }
+UNSTACKED = {
+    "updates-begin-elsewhere": (
+        "[start[axis] for axis in self.order],",
+        "start,",
+    ),
+    "other-axes-are-repeated": (
+        "_repeat(self.kept, repeats, self.order.index(axis))",
+        "_repeat(self.kept, repeats, axis)",
+    ),
+    "what-is-made-anew-stays-as-it-is": (
+        "x.kept if isinstance(x, Turned) else tf.transpose(x, order)",
+        "x.kept if isinstance(x, Turned) else x",
+    ),
+}
+OPTIMIZERS = {
+    "adam-counts-from-0": (
+        "step = tf.cast(optimizer.iterations + 1, dtype)",
+        "step = tf.cast(optimizer.iterations, dtype)",
+    ),
+    "adam-corrects-by-one-beta": (
+        "beta2_power=tf.pow(beta_2, step),",
+        "beta2_power=tf.pow(beta_1, step),",
+    ),
+    "averages-change-places": (
+        "v=optimizer._velocities[index].value.handle,",
+        "v=optimizer._momentums[index].value.handle,",
+    ),
+    "amsgrad-is-ignored": (
+        "if type(optimizer) not in kinds or optimizer.amsgrad:",
+        "if type(optimizer) not in kinds:",
+    ),
+}
 PAIRS = {
     "equal-pairs-are-taken": (
         "if first_rank == rank or first_ids != ids:",
@@ -361,6 +393,12 @@ TOKENS = {
 FAULTS = [
     ("tfrlhf/models/sampler.py", "tests/models/test_sampler.py", SAMPLER),
     ("tfrlhf/models/decoding.py", "tests/models/test_decoding.py", DECODING),
+    ("tfrlhf/models/unstacked.py", "tests/models/test_unstacked.py", UNSTACKED),
+    (
+        "tfrlhf/models/optimizers.py",
+        "tests/models/test_optimizers.py",
+        OPTIMIZERS,
+    ),
     ("tfrlhf/models/statistics.py", STATISTICS, ALIGNED),
     ("tfrlhf/models/output_head.py", STATISTICS, OUTPUT_HEAD),
     ("tfrlhf/models/policy.py", NUMBERS, POLICY),

@@ -6,7 +6,6 @@ summed over replicas, then clipped, then applied. So a step does not depend on
 how the batch was cut.
 """
 
-from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
@@ -24,7 +23,6 @@ from tfrlhf.models.micro_batches import trimmed
 from tfrlhf.models.optimizers import check_optimizer
 from tfrlhf.models.optimizers import check_precision
 from tfrlhf.models.optimizers import fuse_adam
-from tfrlhf.models.products import flat_products
 from tfrlhf.types import Tensor
 
 
@@ -351,16 +349,9 @@ class TrainableModel(keras.Model):
         self, batch: Any, count: Tensor
     ) -> tuple[list[Tensor], dict[str, tuple[Tensor, Tensor]]]:
         """Returns this replica's summed gradients and metric sums."""
-        if self.xla:
-            # Its shapes cannot follow the lengths.
-            return self._sum_of_parts(batch, count, trim=lambda x: x)
-        with flat_products():
-            return self._sum_of_parts(batch, count, trim=trimmed)
-
-    def _sum_of_parts(
-        self, batch: Any, count: Tensor, trim: Callable[[Any], Any]
-    ) -> tuple[list[Tensor], dict[str, tuple[Tensor, Tensor]]]:
         parts = self.micro_batches
+        # XLA's shapes cannot follow the lengths.
+        trim = (lambda x: x) if self.xla else trimmed
         if parts == 1:
             return self._part_gradients(trim(batch), count)
         if not self.xla:
