@@ -3,12 +3,14 @@
 python -m benchmarks                    # everything
 python -m benchmarks --only ppo-small   # cases whose name has this in it
 python -m benchmarks --quick            # two rounds a case: does it run?
-python -m benchmarks --write            # the table into the docs, too
+python -m benchmarks --write            # the table into the docs, too; of
+                                        # other cases what was measured last
 """
 
 import argparse
 import json
 import os
+import pathlib
 import sys
 import time
 
@@ -38,8 +40,10 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     report.say_limits(os.environ)
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    cases = (*speed.CASES, *resources.CASES)
     figures, failed = [], 0
-    for case in (*speed.CASES, *resources.CASES):
+    for case in cases:
         if arguments.only not in case.name:
             continue
         rounds = min(2, case.rounds) if arguments.quick else case.rounds
@@ -49,13 +53,28 @@ def main() -> int:
             # The others can still be measured.
             print(f"\n{case.name}: {error}", flush=True)
             failed += 1
+            continue
+        # A run that is stopped keeps what it has.
+        if arguments.write:
+            lines = [line for each in cases for line in measured(each)]
+            table = report.markdown(lines, report.machine())
+            report.write_into(ROOT / "docs" / "performance.md", table)
     report.show_table(figures)
-    table = report.markdown(figures, report.machine())
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    (OUTPUT / "report.md").write_text(table)
-    if arguments.write:
-        report.write_into(ROOT / "docs" / "performance.md", table)
     return failed
+
+
+def numbers_of(case: Case) -> pathlib.Path:
+    """Returns where the numbers of a case are kept."""
+    return OUTPUT / f"{case.name}.json"
+
+
+def measured(case: Case) -> list[Figure]:
+    """Returns the lines of a case that was measured last; none if never."""
+    path = numbers_of(case)
+    if not path.exists():
+        return []
+    rounds = json.loads(path.read_text())["rounds"]
+    return [figure(row, rounds) for row in case.rows]
 
 
 def run(case: Case, rounds: int) -> list[Figure]:
@@ -70,8 +89,7 @@ def run(case: Case, rounds: int) -> list[Figure]:
         "rounds": found,
         "machine": quiet,
     }
-    path = OUTPUT / f"{case.name}.json"
-    path.write_text(json.dumps(numbers, indent=1) + "\n")
+    numbers_of(case).write_text(json.dumps(numbers, indent=1) + "\n")
     return figures
 
 

@@ -189,7 +189,7 @@ def step(trainer: str, what: str, shape: str) -> Case:
         )
         for side, whose in (("ours", ""), ("trl", ", TRL"))
     ]
-    rounds = 11 if shape == "small" else 7
+    rounds = 9 if shape == "small" else 5
     return Case(f"{trainer}-{shape}", tuple(sides), rounds, tuple(rows))
 
 
@@ -237,19 +237,19 @@ def replicas(shape: str) -> Case:
 
 
 CASES = (
-    ppo("small", 9),
-    ppo("large", 7),
-    ppo_ragged("small", 11),
+    ppo("small", 7),
+    ppo("large", 5),
+    ppo_ragged("small", 9),
     ppo_ragged("large", 5),
-    generate("generate-small", "4×256 batch 16", {"float32": 5.0}, 11),
+    generate("generate-small", "4×256 batch 16", {"float32": 5.0}, 9),
     generate(
         "gpt2",
         "124M batch 8",
         {"float32": 3.0, "bfloat16": 5.0},
-        7,
+        5,
         decode=0.6,
     ),
-    generate("stories260k", "stories260K batch 64", {"float32": 10.0}, 11),
+    generate("stories260k", "stories260K batch 64", {"float32": 10.0}, 9),
     *(
         step(trainer, what, shape)
         for trainer, what in (
