@@ -108,7 +108,7 @@ def dates(seed=0):
         policy,
         writing.date_in_text,
         NOTES,
-        iterations=25,
+        iterations=40,
         max_new_tokens=16,
         seed=seed,
     )

@@ -1,0 +1,130 @@
+"""What the kernels give at the shapes that models have, beside their peak.
+
+python -m benchmarks.products
+
+An update is at most as fast as its products, and so is a new token. Here each
+of them is made by itself: those of an update by oneDNN, as a share of the GEMM
+peak; those of a new token by XLA and oneDNN, as the weights read a second.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from benchmarks import counts
+from benchmarks.shapes import SHAPES
+from benchmarks.shapes import Shape
+
+PEAK_SIZE = 2048
+ROUNDS = 15
+# Rows, inner and outer width of the products of a new token.
+SMALL = (
+    (8, 768, 768),
+    (8, 768, 3072),
+    (8, 768, 50304),
+    (16, 256, 256),
+    (16, 256, 1024),
+)
+# How many weights take turns, as layers do.
+LAYERS = 6
+
+
+def main() -> None:
+    """Prints both tables."""
+    square = tf.random.normal([PEAK_SIZE, PEAK_SIZE])
+    peak = 2 * PEAK_SIZE**3 / seconds(tf.matmul, square, square)
+    print(f"GEMM peak {peak / 1e9:.0f} GFLOP/s")
+    for name in ("small", "large"):
+        show_update(name, SHAPES[name], peak)
+    for rows, inner, outer in SMALL:
+        speeds = {
+            compiler: read_a_second(rows, inner, outer, compiler == "XLA")
+            for compiler in ("XLA", "oneDNN")
+        }
+        told = ", ".join(f"{n} {x / 1e9:.1f} GB/s" for n, x in speeds.items())
+        print(f"[{rows}, {inner}] x [{inner}, {outer}]: {told}")
+
+
+def show_update(name: str, shape: Shape, peak: float) -> None:
+    """Prints the products of an update, and what they take together."""
+    tokens, width = shape.batch * shape.length, shape.width
+    responses = shape.batch * shape.response
+    # Rows, inner, outer, how many of them in policy and value model.
+    dense = {
+        "projections": (tokens, width, width, 8 * shape.layers),
+        "up": (tokens, width, shape.feed_forward, 2 * shape.layers),
+        "down": (tokens, shape.feed_forward, width, 2 * shape.layers),
+        "head": (responses, width, shape.vocabulary, 1),
+    }
+    total = 2 * shape.layers * attention_seconds(shape)
+    for part, (rows, inner, outer, count) in dense.items():
+        x, kernel, upstream = (
+            tf.random.normal(size)
+            for size in ((rows, inner), (inner, outer), (rows, outer))
+        )
+        taken = (
+            seconds(tf.matmul, x, kernel),
+            seconds(
+                lambda a, b: tf.matmul(a, b, transpose_b=True), upstream, kernel
+            ),
+            seconds(
+                lambda a, b: tf.matmul(a, b, transpose_a=True), x, upstream
+            ),
+        )
+        flops = 2 * rows * inner * outer
+        shares = ", ".join(f"{flops / t / peak:.0%}" for t in taken)
+        print(f"{name}, {part}: forward, both gradients: {shares}")
+        total += count * sum(taken)
+    taken_all = counts.EPOCHS * total
+    share = counts.update(shape) / taken_all / peak
+    print(f"{name}, an update's products: {taken_all:.2f} s, {share:.0%}")
+
+
+def attention_seconds(shape: Shape) -> float:
+    """The products of one layer's attention, forward and backward."""
+    heads = [shape.batch, shape.heads, shape.length]
+    queries = tf.random.normal([*heads, shape.width // shape.heads])
+    weights = tf.random.normal([*heads, shape.length])
+    return 2 * (
+        seconds(
+            lambda a, b: tf.matmul(a, b, transpose_b=True), queries, queries
+        )
+        + seconds(tf.matmul, weights, queries)
+        + seconds(
+            lambda a, b: tf.matmul(a, b, transpose_a=True), weights, queries
+        )
+    )
+
+
+def read_a_second(rows: int, inner: int, outer: int, xla: bool) -> float:
+    """Bytes of weights a second, of products one after the other."""
+    kernels = [tf.random.normal([inner, outer]) for _ in range(LAYERS)]
+
+    @tf.function(jit_compile=xla, autograph=False)
+    def products(x: Any, kernels: Any) -> Any:
+        for kernel in kernels:
+            # Each waits for the one before.
+            x += 1e-9 * tf.reduce_sum(tf.matmul(x, kernel))
+        return x
+
+    taken = seconds(products, tf.random.normal([rows, inner]), kernels)
+    return LAYERS * 4 * inner * outer / taken
+
+
+def seconds(function: Callable[..., Any], *inputs: Any) -> float:
+    """The median of what a function takes, after a first call."""
+    compiled = tf.function(function, autograph=False)
+    compiled(*inputs)
+    taken = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        compiled(*inputs)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+if __name__ == "__main__":
+    main()
