@@ -42,6 +42,11 @@ def main() -> int:
     report.say_limits(os.environ)
     OUTPUT.mkdir(parents=True, exist_ok=True)
     cases = (*speed.CASES, *resources.CASES)
+    if not any(arguments.only in case.name for case in cases):
+        names = ", ".join(case.name for case in cases)
+        parser.error(
+            f"no case has {arguments.only!r} in its name; there are {names}"
+        )
     figures, failed = [], 0
     for case in cases:
         if arguments.only not in case.name:

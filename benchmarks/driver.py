@@ -49,6 +49,12 @@ class Worker:
     """
 
     def __init__(self, case: str, side: Side) -> None:
+        python = ROOT / COMMANDS[side.environment][0]
+        if not python.exists():
+            raise WorkerError(
+                f"{side.name} needs an environment of its own that is not "
+                f"there, {COMMANDS[side.environment][0]}: `make bench` makes it"
+            )
         logs = OUTPUT / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self.name = side.name

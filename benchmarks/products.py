@@ -7,19 +7,16 @@ of them is made by itself: those of an update by oneDNN, as a share of the GEMM
 peak; those of a new token by XLA and oneDNN, as the weights read a second.
 """
 
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from benchmarks import counts
+from benchmarks.ours import limits
 from benchmarks.shapes import SHAPES
 from benchmarks.shapes import Shape
 
-PEAK_SIZE = 2048
-ROUNDS = 15
 # Rows, inner and outer width of the products of a new token.
 SMALL = (
     (8, 768, 768),
@@ -34,8 +31,7 @@ LAYERS = 6
 
 def main() -> None:
     """Prints both tables."""
-    square = tf.random.normal([PEAK_SIZE, PEAK_SIZE])
-    peak = 2 * PEAK_SIZE**3 / seconds(tf.matmul, square, square)
+    peak = 2 * limits.SIDE**3 / limits.median(limits.make_product(tf.float32))
     print(f"GEMM peak {peak / 1e9:.0f} GFLOP/s")
     for name in ("small", "large"):
         show_update(name, SHAPES[name], peak)
@@ -118,12 +114,7 @@ def seconds(function: Callable[..., Any], *inputs: Any) -> float:
     """The median of what a function takes, after a first call."""
     compiled = tf.function(function, autograph=False)
     compiled(*inputs)
-    taken = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        compiled(*inputs)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+    return limits.median(lambda: compiled(*inputs))
 
 
 if __name__ == "__main__":

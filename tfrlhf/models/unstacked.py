@@ -20,7 +20,19 @@ import tensorflow as tf
 from tfrlhf.types import Tensor
 
 
-class Stacked:
+class Deferred:
+    """A tensor that is made when something needs it."""
+
+    def tensor(self) -> Tensor:
+        """Makes it."""
+        raise NotImplementedError
+
+    def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> Tensor:
+        tensor = self.tensor()
+        return tensor if dtype is None else tf.cast(tensor, dtype)
+
+
+class Stacked(Deferred):
     """Tensors, or more of these, as if stacked along axis 1.
 
     Indexing `x[:, i, ...]` gives a part back. Whatever else needs a tensor
@@ -48,10 +60,6 @@ class Stacked:
         """Stacks the parts."""
         return tf.stack([as_tensor(part) for part in self.parts], axis=1)
 
-    def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> Tensor:
-        tensor = self.tensor()
-        return tensor if dtype is None else tf.cast(tensor, dtype)
-
     @property
     def shape(self) -> tf.TensorShape:
         """The shape of the stacked tensor."""
@@ -64,7 +72,7 @@ class Stacked:
         return self.parts[0].dtype
 
 
-class Turned:
+class Turned(Deferred):
     """A tensor [B, S, N, D] that is kept in another order of its axes.
 
     `keras.ops.slice_update` and `repeat` take it as it is kept. Whatever else
@@ -101,10 +109,6 @@ class Turned:
     def __getitem__(self, index: Any) -> Tensor:
         return self.tensor()[index]
 
-    def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> Tensor:
-        tensor = self.tensor()
-        return tensor if dtype is None else tf.cast(tensor, dtype)
-
     @property
     def shape(self) -> tf.TensorShape:
         """The shape in its own order."""
@@ -129,8 +133,8 @@ _stack, _slice_update, _repeat = (
 
 
 def as_tensor(x: Any) -> Tensor:
-    """Stacks what is `Stacked`, and leaves a tensor as it is."""
-    return x.tensor() if isinstance(x, Stacked | Turned) else x
+    """Makes what is `Deferred`, and leaves a tensor as it is."""
+    return x.tensor() if isinstance(x, Deferred) else x
 
 
 @contextlib.contextmanager

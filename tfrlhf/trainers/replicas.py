@@ -130,15 +130,14 @@ def on_replicas(
     """
     count = int(rows[0].shape[0])
     replicas = strategy.num_replicas_in_sync
-    whole = xla and replicas > 1 and _on_processors(strategy)
-    replicas = 1 if whole else replicas
     full = padded(rows, round_up(max(count, size), replicas))
-    if whole:
+    together = xla and replicas > 1 and _on_processors(strategy)
+    if together:
         results = function(*full)
     else:
         part = per_replica(strategy, full)
         results = _in_one_graph(strategy, function)(part)
-    if replicas == 1:
+    if together or replicas == 1:
         return tf.nest.map_structure(lambda x: x[:count], results)
 
     def join(value: Any) -> tf.Tensor:
