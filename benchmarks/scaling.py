@@ -105,9 +105,12 @@ def plot() -> None:
         if not path.exists():
             continue
         points = json.loads(path.read_text())
+        sizes = [point["size"] for point in points]
+        axis.set_xticks(sizes, [short(size) for size in sizes])
+        axis.minorticks_off()
         for phase in PHASES:
             axis.plot(
-                [point["size"] for point in points],
+                sizes,
                 [point[phase] for point in points],
                 marker="o",
                 label=phase,
@@ -116,6 +119,14 @@ def plot() -> None:
     axes[0].legend()
     figure.tight_layout()
     figure.savefig(ROOT / "docs" / "performance_scaling.png", dpi=110)
+
+
+def short(size: float) -> str:
+    """Writes a number in a few characters: 1536 as 2k."""
+    for letter, unit in (("M", 10**6), ("k", 10**3)):
+        if size >= unit:
+            return f"{size / unit:.0f}{letter}"
+    return f"{size:.0f}"
 
 
 if __name__ == "__main__":

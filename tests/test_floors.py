@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tfrlhf"
 
 FLOORS = [
-    {"types", "checks", "ops", "losses"},
+    {"types", "checks", "kept", "ops", "losses"},
     {"models", "data", "rewards"},
     {"rollout", "evaluation"},
     {"trainers", "callbacks", "export", "presets"},

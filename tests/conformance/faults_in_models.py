@@ -345,6 +345,40 @@ MICRO_BATCHES = {
         "tests/models/test_micro_batches.py",
     ),
 }
+LEAN_LAYERS = {
+    "gelu-learns-along-the-identity": (
+        "gate * (1.0 + (x - y) * slope)",
+        "gate * (x * 0.0 + 1.0)",
+    ),
+    "gelu-without-its-cube": (
+        "gate = tf.sigmoid(x * (A + B",
+        "gate = tf.sigmoid(x * (A + 0.0 * B",
+    ),
+    "norm-passes-the-mean-on": (
+        "(to_unit - mean - unit * along)",
+        "(to_unit - unit * along)",
+    ),
+    "norm-passes-its-own-direction-on": (
+        "(to_unit - mean - unit * along)",
+        "(to_unit - mean)",
+    ),
+    "lean-layers-stay-lean": ("layer.activation = plain", "pass"),
+}
+COMPILATION = {
+    "the-slower-compiler-is-chosen": (
+        "seconds[True] < seconds[False]",
+        "seconds[True] > seconds[False]",
+    ),
+    "the-compilation-is-timed-too": (
+        "    try:\n        run()\n        for",
+        "    try:\n        for",
+    ),
+    "one-answer-for-everything": ("repr(what).encode()", "b''"),
+}
+PRECISION = {
+    "decoding-stays-narrow": ("layer.dtype_policy = wide", "pass"),
+    "training-stays-wide": ("layer.dtype_policy = policy", "pass"),
+}
 UNSTACKED = {
     "updates-begin-elsewhere": (
         "[start[axis] for axis in self.order],",
@@ -394,6 +428,21 @@ FAULTS = [
     ("tfrlhf/models/sampler.py", "tests/models/test_sampler.py", SAMPLER),
     ("tfrlhf/models/decoding.py", "tests/models/test_decoding.py", DECODING),
     ("tfrlhf/models/unstacked.py", "tests/models/test_unstacked.py", UNSTACKED),
+    (
+        "tfrlhf/models/lean_layers.py",
+        "tests/models/test_lean_layers.py",
+        LEAN_LAYERS,
+    ),
+    (
+        "tfrlhf/models/compilation.py",
+        "tests/models/test_compilation.py",
+        COMPILATION,
+    ),
+    (
+        "tfrlhf/models/precision.py",
+        "tests/models/test_precision.py",
+        PRECISION,
+    ),
     (
         "tfrlhf/models/optimizers.py",
         "tests/models/test_optimizers.py",

@@ -376,25 +376,41 @@ SUPERVISED = {
 }
 FUSED = {
     "fused-log-probs-without-temperature": (
-        "head = _Head(temperature, entropy_has_gradient)",
-        "head = _Head(1.0, entropy_has_gradient)",
+        "head = _Head(temperature, entropy_has_gradient, in_place)",
+        "head = _Head(1.0, entropy_has_gradient, in_place)",
     ),
     "fused-gradient-without-temperature": (
         "scale = -to_log_prob / self.temperature",
         "scale = -to_log_prob",
     ),
-    "fused-kernel-learns-from-the-first-chunk": (
-        "return so_far + found[0], [found[1]]",
-        "return so_far, [found[1]]",
+    "fused-hidden-learns-from-the-first-chunk": (
+        "return to_hidden + more, head.add_at(",
+        "return to_hidden, head.add_at(",
+    ),
+    "fused-kernel-rows-at-the-front": (
+        "start + tf.range(chunks.size), to_part",
+        "tf.range(chunks.size), to_part",
     ),
     "fused-later-chunks-unnormalised": (
-        "head.logits(kernel, rows[0]) - rows[4][:, None]",
-        "head.logits(kernel, rows[0])",
+        "head.logits(hidden, part) - log_total[:, None]",
+        "head.logits(hidden, part)",
     ),
-    "fused-entropy-is-the-log-total": ("log_total - mean,", "log_total,"),
+    "fused-first-chunk-unnormalised": ("kept * scale, *known", "kept, *known"),
+    "fused-totals-of-different-scales": (
+        "total += so_far.total * shrunk",
+        "total += so_far.total",
+    ),
+    "fused-largest-of-the-last-chunk": (
+        "largest = tf.maximum(largest, so_far.largest)",
+        "largest = largest * 1.0",
+    ),
+    "fused-entropy-is-the-log-total": (
+        "log_total - seen.product / seen.total",
+        "log_total",
+    ),
     "fused-nothing-is-most-likely": (
-        "tf.cast(chosen >= largest",
-        "tf.cast(chosen > largest",
+        "tf.cast(seen.chosen >= seen.largest",
+        "tf.cast(seen.chosen > seen.largest",
     ),
 }
 FAULTS = [

@@ -86,7 +86,7 @@ PHASES = {
         "_sampled",
     ],
     "tfrlhf/trainers/engine.py": [
-        "RolloutEngine.compile_phases.collect",
+        "RolloutEngine._compile_looking.collect",
         "RolloutEngine.rollout",
         "RolloutEngine.evaluate",
         "RolloutEngine.response_ratios",

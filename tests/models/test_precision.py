@@ -65,6 +65,17 @@ def test_mixed_bfloat16_in_ppo():
     assert rollout.log_probs.dtype == rollout.values.dtype == tf.float32
 
 
+def test_mixed_bfloat16_samples_in_float32_on_processors():
+    exact, policy = policy_of("float32"), policy_of("mixed_bfloat16")
+    prompts = tfrlhf.types.Prompts(IDS, MASK)
+    found = [p.generate(prompts, 6, seed=1) for p in (policy, exact)]
+    for ours, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+    # And nowhere else.
+    hidden = policy.trunk({"token_ids": IDS, "padding_mask": MASK})
+    assert hidden.dtype == tf.bfloat16
+
+
 @pytest.mark.parametrize("kind", ["sft", "ppo"])
 def test_adam_refuses_weights_that_it_would_never_move(kind):
     policy = policy_of("bfloat16")

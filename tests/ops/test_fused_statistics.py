@@ -12,8 +12,8 @@ from tfrlhf import ops
 HIDDEN = normal(1, 7, 3)
 KERNEL = normal(2, 5, 3)
 TOKEN_IDS = np.array([0, 4, 2, 1, 1, 3, 4], np.int32)
-# Logits to hold: all at once, two rows, three rows, less than a row.
-CHUNKS = [100, 10, 15, 1]
+# Logits to hold: all at once, all tokens but one, two tokens, less than one.
+CHUNKS = [100, 28, 14, 1]
 
 
 @functools.cache
@@ -100,3 +100,56 @@ def test_extreme_logits():
 def test_a_temperature_of_0_is_refused():
     with pytest.raises(ValueError, match="`temperature`.*positive"):
         ops.fused_token_statistics(HIDDEN, KERNEL, TOKEN_IDS, 0.0)
+
+
+@pytest.mark.parametrize("chunk_elements", CHUNKS)
+@pytest.mark.parametrize("entropy_has_gradient", [False, True])
+def test_in_place_is_the_same(chunk_elements, entropy_has_gradient):
+    @tf.function
+    def gradients(in_place):
+        hidden, kernel = tf.constant(HIDDEN) * 1.0, tf.constant(KERNEL) * 1.0
+        with tf.GradientTape() as tape:
+            tape.watch([hidden, kernel])
+            found = ops.fused_token_statistics(
+                hidden,
+                kernel,
+                TOKEN_IDS,
+                0.7,
+                entropy_has_gradient,
+                chunk_elements,
+                in_place,
+            )
+            loss = tf.reduce_sum(found.log_probs + 0.1 * found.entropy)
+        return found, tape.gradient(loss, [hidden, kernel])
+
+    expected = gradients(False)
+    for _ in range(2):
+        # What is made in place must not be what comes again.
+        tf.nest.map_structure(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6),
+            gradients(True),
+            expected,
+        )
+
+
+def test_bfloat16_is_summed_in_float32():
+    hidden, kernel = (tf.cast(x, tf.bfloat16) for x in (HIDDEN, KERNEL))
+    tapes, found = [], []
+    for chunk_elements in (100, 14):
+        with tf.GradientTape() as tape:
+            tape.watch([hidden, kernel])
+            log_probs = ops.fused_token_statistics(
+                hidden, kernel, TOKEN_IDS, chunk_elements=chunk_elements
+            ).log_probs
+        tapes.append(tape.gradient(log_probs, [hidden, kernel]))
+        found.append(log_probs)
+    np.testing.assert_allclose(*found, atol=1e-5)
+    for whole, parts in zip(*tapes, strict=True):
+        assert parts.dtype == tf.bfloat16
+        # One rounding of bfloat16.
+        np.testing.assert_allclose(
+            tf.cast(whole, tf.float32),
+            tf.cast(parts, tf.float32),
+            rtol=2**-7,
+            atol=2**-8,
+        )

@@ -13,6 +13,7 @@ FUNCTIONS = (
     "_collect_function",
     "_experience_function",
     "_gradient_function",
+    "_apply_function",
 )
 
 

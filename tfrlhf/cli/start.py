@@ -1,8 +1,6 @@
 """The command line of a recipe: options, errors in a line, devices."""
 
-import hashlib
 import importlib
-import importlib.metadata
 import logging
 import os
 import pathlib
@@ -15,6 +13,7 @@ import tyro
 from tfrlhf.cli.run import RunSettings
 from tfrlhf.cli.run import UserError
 from tfrlhf.cli.tables import console
+from tfrlhf.kept import kept_directory
 
 
 def main(recipe: Callable[[Any], None], settings_class: type) -> None:
@@ -53,27 +52,13 @@ def keep_compiled() -> None:
     """
     if "TF_XLA_FLAGS" in os.environ:
         return
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    version = importlib.metadata.version("tensorflow")
-    directory = pathlib.Path(home) / f"tfrlhf/xla-{version}-{_processor()}"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    directory = kept_directory("xla")
+    if directory is None:
         return
     os.environ["TF_XLA_FLAGS"] = (
         f"--tf_xla_persistent_cache_directory={directory} "
         "--tf_xla_persistent_cache_read_only=false"
     )
-
-
-def _processor() -> str:
-    """Returns a name for what the processor can do."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = list(os.uname())
-    same = [x for x in lines if x.startswith(("flags", "Features", "model na"))]
-    return hashlib.sha256("".join(same[:2]).encode()).hexdigest()[:12]
 
 
 def check_files(settings: RunSettings) -> None:

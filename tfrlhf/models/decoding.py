@@ -14,6 +14,7 @@ import keras_hub
 import tensorflow as tf
 
 from tfrlhf.models.output_head import head_kernel
+from tfrlhf.models.precision import widened
 from tfrlhf.models.sampler import sample_tokens
 from tfrlhf.models.unstacked import from_nest
 from tfrlhf.models.unstacked import to_nest
@@ -56,18 +57,20 @@ def decode(
     Example:
         >>> decode(model, prompts, uniform_draws((0, 0), 8, 32))
     """
-    loop = _DecodeLoop(
-        draws,
-        temperature,
-        top_k,
-        top_p,
-        stop_token_ids,
-        pad_id,
-        head_of(model),
-        cache_grows(model),
-    )
+    settings = temperature, top_k, top_p
+    with widened(model):
+        head = head_of(model)
+        loop = _DecodeLoop(
+            draws, settings, stop_token_ids, pad_id, head, cache_grows(model)
+        )
+        return _completed(model, prompts, loop)
+
+
+def _completed(
+    model: keras.Model, prompts: Prompts, loop: "_DecodeLoop"
+) -> Completions:
     padding_mask = prompts.padding_mask
-    token_ids = tf.where(padding_mask > 0, prompts.token_ids, pad_id)
+    token_ids = tf.where(padding_mask > 0, prompts.token_ids, loop.pad_id)
     if not loop.cache_grows:
         token_ids, padding_mask = loop.with_room(token_ids, padding_mask)
     if isinstance(model, keras_hub.models.CausalLM):
@@ -164,9 +167,7 @@ class _DecodeLoop(keras_hub.samplers.Sampler):
     def __init__(
         self,
         draws: Tensor,
-        temperature: Tensor,
-        top_k: Tensor,
-        top_p: Tensor,
+        settings: tuple[Tensor, Tensor, Tensor],
         stop_token_ids: tuple[int, ...],
         pad_id: int,
         head: Callable[[Tensor], Tensor] | None,
@@ -174,7 +175,7 @@ class _DecodeLoop(keras_hub.samplers.Sampler):
     ) -> None:
         super().__init__()
         self.draws = draws
-        self.settings = (temperature, top_k, top_p)
+        self.settings = settings
         self.stop_token_ids = stop_token_ids
         self.pad_id = pad_id
         self.head = head

@@ -73,7 +73,7 @@ class WithLikelihood:
         if self._likelihood_function is None:
             self._likelihood_function = tf.function(
                 self.log_probs,
-                jit_compile=resolve_jit("auto"),
+                jit_compile=resolve_jit("auto")["collect"],
                 autograph=False,
                 reduce_retracing=True,
             )

@@ -92,6 +92,7 @@ def head_statistics(
         targets,
         temperature,
         entropy_has_gradient,
+        in_place=where is not None,
     )
 
     def put_back(x: Tensor) -> Tensor:

@@ -252,7 +252,7 @@ class RewardModel(WithTrunk, TrainableModel):
     def _compile_score(self) -> None:
         self._score_function = tf.function(
             self.call,
-            jit_compile=resolve_jit("auto"),
+            jit_compile=resolve_jit("auto")["score"],
             autograph=False,
             reduce_retracing=True,
         )

@@ -13,6 +13,7 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 
+from tfrlhf.models.compilation import give_back
 from tfrlhf.types import Tensor
 
 # Rows of the first batch that are looked at.
@@ -167,6 +168,7 @@ def probe(
     gradients, sums = without_draws(
         model, lambda: model.gradients_and_sums(batch, count)
     )
+    give_back()
     means = {
         name: tf.math.divide_no_nan(total, weight)
         for name, (total, weight) in sums.items()

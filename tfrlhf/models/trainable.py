@@ -6,6 +6,7 @@ summed over replicas, then clipped, then applied. So a step does not depend on
 how the batch was cut.
 """
 
+from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
@@ -15,7 +16,9 @@ import tensorflow as tf
 from tfrlhf import data
 from tfrlhf import ops
 from tfrlhf.models import start_check
-from tfrlhf.models.compilation import resolve_jit
+from tfrlhf.models.compilation import Compilers
+from tfrlhf.models.compilation import JitCompile
+from tfrlhf.models.lean_layers import lean_layers
 from tfrlhf.models.micro_batches import rows_of_part
 from tfrlhf.models.micro_batches import sorted_by_length
 from tfrlhf.models.micro_batches import sum_over_parts
@@ -49,6 +52,7 @@ class TrainableModel(keras.Model):
     (`as_carrier`) and what must not matter to its losses (`counted_part`).
     """
 
+    train_function: Any
     loss_name = "loss"
     metric_names: tuple[str, ...] = ("loss",)
 
@@ -59,7 +63,7 @@ class TrainableModel(keras.Model):
         *,
         micro_batches: int = 1,
         clip_norm: float | None = 1.0,
-        jit_compile: bool | str = "auto",
+        jit_compile: JitCompile = "auto",
         run_eagerly: bool = False,
     ) -> None:
         """Prepares for training.
@@ -71,8 +75,10 @@ class TrainableModel(keras.Model):
             micro_batches: parts a batch is cut into to save memory; the step
                 stays the same.
             clip_norm: largest global norm of the gradient; None for no limit.
-            jit_compile: whether XLA compiles forward and backward pass;
-                "auto" decides.
+            jit_compile: whether XLA compiles forward and backward pass; "auto"
+                decides by the device, "measure" by trying both on the first
+                batch, of which `compilers` tells and which is remembered on
+                this machine.
             run_eagerly: runs the steps without `tf.function`, to debug.
 
         Raises:
@@ -99,15 +105,30 @@ class TrainableModel(keras.Model):
         self.objective = self.default_loss() if loss is None else loss
         self.micro_batches = micro_batches
         self.clip_norm = clip_norm
-        self.xla = resolve_jit(jit_compile) and not run_eagerly
+        self.compilers = Compilers(False if run_eagerly else jit_compile)
         with self.distribute_strategy.scope():
             self._means = {n: keras.metrics.Mean(n) for n in self.metric_names}
             for each, variables in self.optimizer_groups():
                 check_precision(each, variables)
                 each.build(variables)
                 fuse_adam(each)
+        self.make_update_functions()
+        # Replicas meet in it, which they cannot in a graph inside another.
+        self._apply_function = (
+            self._applied
+            if self._in_one_graph()
+            else tf.function(self._applied, autograph=False)
+        )
+
+    def make_update_functions(self) -> None:
+        """Compiles the passes of a step as `compilers` says."""
         self._gradient_function = self._compiled(self._gradients)
         self._loss_function = self._compiled(self._test_sums)
+
+    @property
+    def xla(self) -> bool:
+        """Whether XLA compiles the passes of a step."""
+        return self.compilers["update"]
 
     def default_loss(self) -> Any:
         """Returns the loss for `compile(loss=None)`."""
@@ -206,7 +227,11 @@ class TrainableModel(keras.Model):
             validation_data = self.as_dataset(
                 validation_data, batch_size, shuffle=False, seed=seed
             )
-        self.check_start(self.as_dataset(x, batch_size, False, seed))
+        dataset = self.as_dataset(x, batch_size, False, seed)
+        for batch in dataset.take(int("update" in self.compilers.unmeasured)):
+            count = tf.reduce_sum(self.batch_weights(batch))
+            self.choose_update_compiler(batch, count)
+        self.check_start(dataset)
         return super().fit(
             self.as_dataset(x, batch_size, shuffle=True, seed=seed),
             epochs=epochs,
@@ -268,6 +293,43 @@ class TrainableModel(keras.Model):
             lambda x: strategy.reduce("SUM", x, axis=None), results
         )
 
+    def choose_compiler(
+        self,
+        phase: str,
+        make: Callable[[], None],
+        run: Callable[[], Any],
+        shapes: Any,
+    ) -> None:
+        """Compiles a phase in the faster way, if that is to be measured.
+
+        Args:
+            phase: of `compilation.PHASES`.
+            make: compiles its functions as `compilers` says.
+            run: runs the phase without changing anything.
+            shapes: of what it is run on.
+        """
+        if phase in self.compilers.unmeasured:
+            variables = self.learner_variables()
+            model = [(v.dtype, tuple(v.shape)) for v in variables]
+            replicas = self.distribute_strategy.num_replicas_in_sync
+            what = type(self).__name__, shapes, replicas, model
+            self.compilers.choose(phase, make, run, what)
+
+    def choose_update_compiler(self, batch: Any, count: Tensor) -> None:
+        """See `choose_compiler`.
+
+        Args:
+            batch: what `gradients_and_sums` takes.
+            count: see there.
+        """
+        first = self.distribute_strategy.experimental_local_results(batch)[0]
+        self.choose_compiler(
+            "update",
+            self.make_update_functions,
+            lambda: self.gradients_and_sums(batch, count),
+            [tuple(x.shape) for x in tf.nest.flatten(first)],
+        )
+
     def trace_gradients(self, dataset: tf.data.Dataset) -> None:
         """Traces forward and backward pass for the shapes of a Dataset."""
         # Under a strategy it is traced anew for every replica in any case.
@@ -286,7 +348,30 @@ class TrainableModel(keras.Model):
     def train_step(self, batch: Any) -> dict[str, Tensor]:
         """Makes one optimizer step on a replica's part of a batch."""
         count = ops.global_sum(tf.reduce_sum(self.batch_weights(batch)))
-        gradients, sums = self._gradient_function(batch, count)
+        return self._apply_function(*self._gradient_function(batch, count))
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Makes what takes an iterator's next batch and makes a step of it.
+
+        Keras puts all of a step into one graph, as a strategy needs it.
+        Without one, passes and optimizer are called one after the other: so
+        the passes are optimised once, for steps and for looking at gradients.
+        """
+        if self._in_one_graph():
+            super().make_train_function(force)
+        elif self.train_function is None or force:
+            self.train_function = lambda batches: self.train_step(next(batches))
+
+    def _in_one_graph(self) -> bool:
+        with self.distribute_strategy.scope():
+            return self.run_eagerly or tf.distribute.has_strategy()
+
+    def _applied(
+        self,
+        gradients: list[Tensor],
+        sums: dict[str, tuple[Tensor, Tensor]],
+    ) -> dict[str, Tensor]:
+        """Makes the step of a replica's gradients, returns the logs."""
         gradients = [ops.global_sum(gradient) for gradient in gradients]
         norm = tf.linalg.global_norm(gradients)
         for optimizer, variables in self.optimizer_groups():
@@ -324,23 +409,24 @@ class TrainableModel(keras.Model):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         optimizer.apply([g / replicas for g in gradients], variables)
 
-    def positions(self, mask: Tensor) -> Tensor | None:
+    def positions(self, mask: Tensor, phase: str = "update") -> Tensor | None:
         """Returns where logits are needed, for `Policy.token_statistics`.
 
         Args:
             mask: int32 [B, S].
+            phase: that needs them.
 
         Returns:
             The mask; None for XLA, whose shapes cannot depend on it.
         """
-        return None if self.xla else mask
+        return None if self.compilers[phase] else mask
 
-    def _compiled(self, function: Any) -> Any:
+    def _compiled(self, function: Any, phase: str = "update") -> Any:
         if self.run_eagerly:
             return function
         return tf.function(
             function,
-            jit_compile=self.xla,
+            jit_compile=self.compilers[phase],
             autograph=False,
             reduce_retracing=True,
         )
@@ -377,7 +463,7 @@ class TrainableModel(keras.Model):
         sums: dict[str, tuple[Tensor, Tensor]] = {}
         for compute, variables in self.loss_terms():
             with tf.control_dependencies(gradients):
-                with tf.GradientTape() as tape:
+                with lean_layers(self), tf.GradientTape() as tape:
                     terms = compute(part, training=True)
                     loss = tf.reduce_sum(terms.losses * terms.weights)
                     loss = loss / tf.maximum(count, 1e-8)

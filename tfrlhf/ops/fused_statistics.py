@@ -1,9 +1,11 @@
 """Log-probabilities straight from hidden states, without all the logits.
 
 [N, V] logits and their gradient are what an update of a language model needs
-most memory for. Here they exist for a chunk of rows at a time. The gradient
-finds those of the first chunk again and makes the others once more, so that
-memory does not grow with N·V.
+most memory for. Here they exist for a chunk of the vocabulary at a time, of
+which a softmax can be summed up one after the other
+(https://arxiv.org/abs/1805.02867). The gradient finds the probabilities of the
+first chunk again and makes the others once more, so that memory does not grow
+with N·V, and every row of the kernel's gradient is written once.
 """
 
 from collections.abc import Callable
@@ -15,8 +17,10 @@ import tensorflow as tf
 from tfrlhf import checks
 from tfrlhf.types import Tensor
 
-# Logits that exist at a time: 64 MB in float32.
+# Logits of the chunk that is kept: 64 MB in float32.
 CHUNK_ELEMENTS = 2**24
+# How much shorter the others are, of which several arrays exist at a time.
+PARTS = 4
 # Keeps 0 · log 0 at 0.
 _TINY = 1e-37
 
@@ -42,6 +46,7 @@ def fused_token_statistics(
     temperature: float = 1.0,
     entropy_has_gradient: bool = False,
     chunk_elements: int = CHUNK_ELEMENTS,
+    in_place: bool = False,
 ) -> FusedStatistics:
     """What softmax(hidden · kernelᵀ / T) says of one token a row.
 
@@ -56,6 +61,7 @@ def fused_token_statistics(
         temperature: T, a number or a float32 scalar.
         entropy_has_gradient: whether something learns from the entropy.
         chunk_elements: logits to hold at a time.
+        in_place: whether to save copies by an operation that XLA has not.
 
     Returns:
         `FusedStatistics`.
@@ -72,153 +78,195 @@ def fused_token_statistics(
     checks.positive("temperature", temperature)
     token_ids = checks.int_tensor("token_ids", token_ids)
     hidden, kernel = (tf.convert_to_tensor(x) for x in (hidden, kernel))
-    head = _Head(temperature, entropy_has_gradient)
-    most = tf.maximum(chunk_elements // tf.shape(kernel)[0], 1)
-    first = tf.minimum(tf.shape(hidden)[0], most)
-    rest = _Chunks(tf.shape(hidden)[0] - first, most)
+    head = _Head(temperature, entropy_has_gradient, in_place)
 
     @tf.custom_gradient
     def statistics(hidden: Tensor, kernel: Tensor) -> Any:
-        given = (hidden, token_ids)
-        kept, *here = head.look(kernel, *(x[:first] for x in given))
+        chunks = _Chunks(kernel, tf.shape(hidden)[0], chunk_elements)
+        kept, first = head.look(hidden, token_ids, chunks.first, 0)
 
-        def look(_: Any, *rows: Tensor) -> tuple[Any, list[Tensor]]:
-            return (), head.look(kernel, *rows)[1:]
+        def look(seen: _Seen, start: Tensor, part: Tensor) -> _Seen:
+            return head.look(hidden, token_ids, part, start, seen)[1]
 
-        _, later = rest.loop(look, (), [x[first:] for x in given], here)
-        log_probs, entropy, log_total, best = (
-            tf.concat(parts, axis=0) for parts in zip(here, later, strict=True)
-        )
+        seen = chunks.over_rest(look, first)
+        log_total = seen.largest + tf.math.log(seen.total)
+        entropy = log_total - seen.product / seen.total
+        best = tf.cast(seen.chosen >= seen.largest, tf.float32)
 
         def gradient(*upstream: Tensor) -> tuple[Tensor, Tensor]:
-            known = (*given, *upstream[:2], log_total, entropy)
-            to_kernel, to_first = head.gradients(
-                kernel, kept, *(x[:first] for x in known)
+            known = hidden, token_ids, *upstream[:2], entropy
+            scale = tf.exp(first.largest - log_total)[:, None]
+
+            def step(so_far: Any, start: Tensor, part: Tensor) -> Any:
+                to_hidden, to_kernel = so_far
+                log_p = head.logits(hidden, part) - log_total[:, None]
+                to_part, more = head.gradients(
+                    part, start, tf.exp(log_p), *known
+                )
+                return to_hidden + more, head.add_at(
+                    to_kernel, start + tf.range(chunks.size), to_part
+                )
+
+            to_first, to_hidden = head.gradients(
+                chunks.first, 0, kept * scale, *known
             )
+            missing = tf.shape(kernel)[0] - chunks.start
+            so_far = to_hidden, tf.pad(to_first, [[0, missing], [0, 0]])
+            to_hidden, to_kernel = chunks.over_rest(step, so_far)
+            return tf.cast(to_hidden, hidden.dtype), to_kernel
 
-            def step(so_far: Tensor, *rows: Tensor) -> tuple[Tensor, Any]:
-                log_p = head.logits(kernel, rows[0]) - rows[4][:, None]
-                found = head.gradients(kernel, tf.exp(log_p), *rows)
-                return so_far + found[0], [found[1]]
-
-            to_kernel, (to_rest,) = rest.loop(
-                step, to_kernel, [x[first:] for x in known], [to_first]
-            )
-            to_hidden = tf.concat([to_first, to_rest], axis=0)
-            return to_hidden, tf.cast(to_kernel, kernel.dtype)
-
-        return (log_probs, entropy, best), gradient
+        return (seen.chosen - log_total, entropy, best), gradient
 
     log_probs, entropy, best = statistics(hidden, kernel)
     return FusedStatistics(log_probs, entropy, tf.stop_gradient(best) > 0.0)
 
 
-class _Head:
-    """What is done with a chunk of rows."""
+class _Seen(NamedTuple):
+    """What is known of each row after some chunks, float32 [N].
 
-    def __init__(self, temperature: Any, entropy_has_gradient: bool) -> None:
+    Attributes:
+        largest: of its logits.
+        total: of exp(logit - largest).
+        product: of exp(logit - largest) · logit.
+        chosen: the logit of its token, 0 if that is still to come.
+    """
+
+    largest: Tensor
+    total: Tensor
+    product: Tensor
+    chosen: Tensor
+
+
+class _Head:
+    """What is done with a chunk, rows [n, H] of the kernel from `start` on."""
+
+    def __init__(
+        self, temperature: Any, entropy_has_gradient: bool, in_place: bool
+    ) -> None:
         self.temperature = temperature
         self.entropy_has_gradient = entropy_has_gradient
+        self.in_place = in_place
 
-    def logits(self, kernel: Tensor, rows: Tensor) -> Tensor:
-        """Returns float32 [n, V]."""
-        product = tf.matmul(rows, kernel, transpose_b=True)
+    def logits(self, hidden: Tensor, part: Tensor) -> Tensor:
+        """Returns float32 [N, n]."""
+        product = tf.matmul(hidden, part, transpose_b=True)
         return tf.cast(product, tf.float32) / self.temperature
 
-    def look(self, kernel: Tensor, rows: Tensor, ids: Tensor) -> list[Tensor]:
-        """Returns probabilities [n, V] and four numbers a row."""
-        logits = self.logits(kernel, rows)
+    def look(
+        self,
+        hidden: Tensor,
+        token_ids: Tensor,
+        part: Tensor,
+        start: Tensor | int,
+        so_far: _Seen | None = None,
+    ) -> tuple[Tensor, _Seen]:
+        """Returns exp(logits - largest) [N, n] and what is known with it."""
+        logits = self.logits(hidden, part)
         largest = tf.reduce_max(logits, axis=-1)
+        if so_far is not None:
+            largest = tf.maximum(largest, so_far.largest)
         weights = tf.exp(logits - largest[:, None])
-        total = tf.reduce_sum(weights, axis=-1)
-        log_total = largest + tf.math.log(total)
-        mean = tf.reduce_sum(weights * logits, axis=-1) / total
-        chosen = tf.gather(logits, ids, batch_dims=1)
-        best = tf.cast(chosen >= largest, tf.float32)
-        return [
-            weights / total[:, None],
-            chosen - log_total,
-            log_total - mean,
-            log_total,
-            best,
-        ]
+        place, here = _places(token_ids, start, tf.shape(part)[0])
+        chosen = tf.gather(logits, place, batch_dims=1) * here
+        # The last to read the logits, so that it is made in their place, and
+        # before the gradient, which waits for the total, needs the weights.
+        with tf.control_dependencies([chosen]):
+            product = tf.reduce_sum(weights * logits, axis=-1)
+        with tf.control_dependencies([product]):
+            total = tf.reduce_sum(weights, axis=-1)
+        if so_far is not None:
+            shrunk = tf.exp(so_far.largest - largest)
+            total += so_far.total * shrunk
+            product += so_far.product * shrunk
+            chosen += so_far.chosen
+        return weights, _Seen(largest, total, product, chosen)
 
     def gradients(
         self,
-        kernel: Tensor,
+        part: Tensor,
+        start: Tensor | int,
         p: Tensor,
-        rows: Tensor,
-        ids: Tensor,
+        hidden: Tensor,
+        token_ids: Tensor,
         to_log_prob: Tensor,
         to_entropy: Tensor,
-        log_total: Tensor,
         entropy: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Returns the gradients of kernel, float32, and rows."""
-        index = tf.range(tf.shape(ids)[0])
+        """Returns what probabilities [N, n] mean for `part` and `hidden`."""
+        place, here = _places(token_ids, start, tf.shape(part)[0])
         # What the log-probability wants of the logits, with the sign turned.
-        slope = tf.tensor_scatter_nd_sub(
-            p, tf.stack([index, ids], axis=1), tf.ones_like(to_log_prob)
-        )
+        slope = self.add_at(p, tf.range(tf.shape(place)[0]), -here, place)
         scale = -to_log_prob / self.temperature
         if self.entropy_has_gradient:
             surprise = tf.math.log(p + _TINY) + entropy[:, None]
             slope = to_log_prob[:, None] * slope
             slope += to_entropy[:, None] * p * surprise
             scale = -tf.ones_like(to_log_prob) / self.temperature
-        slope = tf.cast(slope, rows.dtype)
-        # Scaled where it is small: [n, H], not [n, V].
-        scale = tf.cast(scale, rows.dtype)[:, None]
-        to_kernel = tf.matmul(slope, scale * rows, transpose_a=True)
-        return tf.cast(to_kernel, tf.float32), scale * tf.matmul(slope, kernel)
+        slope = tf.cast(slope, part.dtype)
+        # Scaled where it is small: [N, H], not [N, n].
+        scale = tf.cast(scale, part.dtype)[:, None]
+        to_part = tf.matmul(slope, scale * hidden, transpose_a=True)
+        to_hidden = scale * tf.matmul(slope, part)
+        return to_part, tf.cast(to_hidden, tf.float32)
+
+    def add_at(
+        self, x: Tensor, rows: Tensor, more: Tensor, columns: Any = None
+    ) -> Tensor:
+        """Adds to rows of x, or to one element in each of them."""
+        index = [rows] if columns is None else [rows, columns]
+        add = tf.tensor_scatter_nd_add
+        if self.in_place:
+            add = tf.raw_ops.ScatterNdNonAliasingAdd
+            return add(input=x, indices=tf.stack(index, axis=1), updates=more)
+        return add(x, tf.stack(index, axis=1), more)
+
+
+def _places(
+    token_ids: Tensor, start: Tensor | int, count: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns columns in a chunk, and float32 1 where the token is in it."""
+    place = token_ids - start
+    here = (place >= 0) & (place < count)
+    return tf.where(here, place, 0), tf.cast(here, tf.float32)
 
 
 class _Chunks:
-    """Rows in runs of equal length, the last one filled up with zeros."""
+    """The rows of a kernel in runs of equal length, the first a bit longer."""
 
-    def __init__(self, rows: Tensor, most: Tensor) -> None:
-        self.rows = rows
-        self.count = tf.maximum(-(-rows // most), 1)
-        self.size = -(-rows // self.count)
+    def __init__(self, kernel: Tensor, rows: Tensor, elements: int) -> None:
+        vocabulary = tf.shape(kernel)[0]
+        most = tf.maximum(elements // tf.maximum(rows, 1), 1)
+        rest = tf.maximum(vocabulary - most, 0)
+        self.count = -(-rest // tf.maximum(most // PARTS, 1))
+        # Not 0 where there are none: XLA looks at what is never run, too.
+        self.size = tf.maximum(rest // tf.maximum(self.count, 1), 1)
+        self.start = vocabulary - self.count * self.size
+        self.kernel = kernel
+        self.first = kernel[: self.start]
 
-    def loop(
-        self,
-        step: Callable[..., Any],
-        first: Any,
-        given: list[Tensor],
-        like: list[Tensor],
-    ) -> tuple[Any, list[Tensor]]:
-        """Goes over the runs.
+    def over_rest(self, step: Callable[..., Any], first: Any) -> Any:
+        """Goes over all runs but the first.
 
         Args:
-            step: from (carried, *rows of `given`) to (carried, results).
+            step: from (carried, start, run) to what is carried on.
             first: what the first step is handed.
-            given: tensors [rows, ...].
-            like: tensors of the dtypes of the results.
 
         Returns:
-            What the last step hands on, and the joined results.
+            What the last step hands on.
         """
-        missing = self.count * self.size - self.rows
-        full = [
-            tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
-            for x in given
-        ]
-        arrays = [tf.TensorArray(x.dtype, self.count) for x in like]
 
-        def body(i: Tensor, carried: Any, arrays: Any) -> tuple[Any, ...]:
-            carried, found = step(carried, *(self._run(x, i) for x in full))
-            pairs = zip(arrays, found, strict=True)
-            return i + 1, carried, [a.write(i, x) for a, x in pairs]
+        def body(i: Tensor, carried: Any) -> tuple[Tensor, Any]:
+            start = self.start + i * self.size
+            return i + 1, step(carried, start, self.rows(start, self.size))
 
-        _, carried, arrays = tf.while_loop(
-            lambda i, *_: i < self.count,
+        return tf.while_loop(
+            lambda i, _: i < self.count,
             body,
-            (0, first, arrays),
+            (0, first),
             parallel_iterations=1,
-        )
-        return carried, [a.concat()[: self.rows] for a in arrays]
+        )[1]
 
-    def _run(self, x: Tensor, i: Tensor) -> Tensor:
-        begin = [i * self.size] + [0] * (x.shape.rank - 1)
-        return tf.slice(x, begin, tf.concat([[self.size], tf.shape(x)[1:]], 0))
+    def rows(self, start: Tensor | int, count: Tensor) -> Tensor:
+        """Returns `count` rows of the kernel."""
+        width = tf.shape(self.kernel)[1]
+        return tf.slice(self.kernel, [start, 0], [count, width])

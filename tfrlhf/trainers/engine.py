@@ -79,17 +79,18 @@ class RolloutEngine(ScoringEngine):
         self.last_iteration: Iteration | None = None
         self.built = True
 
-    def compile_phases(self, sampler: Sampler, jit_compile: bool | str) -> None:
-        """Makes the compiled phases.
+    def compile_phases(self, sampler: Sampler) -> None:
+        """Makes the compiled phases, as `compilers` says.
 
         Args:
             sampler: how responses are drawn; needs `max_new_tokens`.
-            jit_compile: whether XLA compiles them; with "auto" it compiles
-                the decode loop in any case.
         """
         self.sampler = sampler
-        self.jit_rollout = jit_compile is not False
+        self._compile_rollout()
+        self._compile_looking()
+        self.compile_scoring()
 
+    def _compile_rollout(self) -> None:
         def rollout(
             token_ids: Tensor, padding_mask: Tensor, draws: Tensor
         ) -> Completions:
@@ -105,6 +106,9 @@ class RolloutEngine(ScoringEngine):
 
             return Completions(*map(grouped, found))
 
+        self._rollout_function = self._compiled(rollout, "rollout")
+
+    def _compile_looking(self) -> None:
         def collect(
             token_ids: Tensor, padding_mask: Tensor, response_mask: Tensor
         ) -> Any:
@@ -123,20 +127,8 @@ class RolloutEngine(ScoringEngine):
         def log_probs(*rows: Tensor) -> Tensor:
             return self._response_log_probs(self.policy, *rows)
 
-        self._log_probs_function = self._compiled(log_probs)
-        # The loop of many small steps gains from XLA on every device.
-        self._rollout_function = (
-            rollout
-            if self.run_eagerly
-            else tf.function(
-                rollout,
-                jit_compile=self.jit_rollout,
-                autograph=False,
-                reduce_retracing=True,
-            )
-        )
-        self._collect_function = self._compiled(collect)
-        self.compile_scoring()
+        self._log_probs_function = self._compiled(log_probs, "collect")
+        self._collect_function = self._compiled(collect, "collect")
 
     def rollout(
         self,
@@ -165,13 +157,19 @@ class RolloutEngine(ScoringEngine):
         draws = uniform_draws(pair, count * responses, limit)
         draws = tf.reshape(draws, [count, responses, limit])
         rows = (*(tf.constant(x, tf.int32) for x in prompts), draws)
-        grouped = replicas.on_replicas(
-            self.distribute_strategy,
-            self._rollout_function,
-            rows,
-            batch_size,
-            xla=self.jit_rollout and not self.run_eagerly,
-        )
+
+        def sample() -> Any:
+            return replicas.on_replicas(
+                self.distribute_strategy,
+                self._rollout_function,
+                rows,
+                batch_size,
+                xla=self.compilers["rollout"],
+            )
+
+        sizes = batch_size, [x.shape.as_list() for x in rows], self.sampler
+        self.choose_compiler("rollout", self._compile_rollout, sample, sizes)
+        grouped = sample()
         return trimmed(
             Completions(*(tf.reshape(x, [-1, *x.shape[2:]]) for x in grouped))
         )
@@ -233,12 +231,19 @@ class RolloutEngine(ScoringEngine):
             Log-probabilities of policy and reference, 0 outside responses,
             and the values, 0 without a value model; float32 [B, S], aligned.
         """
-        return replicas.on_replicas(
-            self.distribute_strategy,
-            self._collect_function,
-            (token_ids, padding_mask, response_mask),
-            batch_size,
-        )
+        rows = token_ids, padding_mask, response_mask
+
+        def look() -> Any:
+            return replicas.on_replicas(
+                self.distribute_strategy,
+                self._collect_function,
+                rows,
+                batch_size,
+            )
+
+        sizes = batch_size, tuple(token_ids.shape)
+        self.choose_compiler("collect", self._compile_looking, look, sizes)
+        return look()
 
     def _response_log_probs(
         self,
@@ -251,7 +256,7 @@ class RolloutEngine(ScoringEngine):
             token_ids,
             padding_mask,
             self.sampler.temperature,
-            where=self.positions(response_mask),
+            where=self.positions(response_mask, "collect"),
         )
         return ops.zero_outside(log_probs, response_mask)
 

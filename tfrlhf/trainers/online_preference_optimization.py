@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrlhf import losses
+from tfrlhf.models.compilation import JitCompile
 from tfrlhf.models.policy import Policy
 from tfrlhf.models.sampler import Sampler
 from tfrlhf.rollout import Reward
@@ -53,7 +54,7 @@ class OnlineDPO(PPO):
         loss: Any = None,
         *,
         sampler: Sampler,
-        jit_compile: bool | str = "auto",
+        jit_compile: JitCompile = "auto",
         **settings: Any,
     ) -> None:
         """Prepares for training.
@@ -62,7 +63,7 @@ class OnlineDPO(PPO):
             optimizer: a Keras optimizer or its name.
             loss: of comparisons, as of `DPO.compile`.
             sampler: how responses are drawn; needs `max_new_tokens`.
-            jit_compile: whether XLA compiles the phases; "auto" decides.
+            jit_compile: as of `PPO.compile`.
             **settings: the further settings of `DPO.compile`.
         """
         super().compile(
@@ -134,6 +135,8 @@ class OnlineDPO(PPO):
         learner.make_train_function()
         learner.reset_metrics()
         part = replicas.per_replica(strategy, full)
+        count = tf.reduce_sum(learner.batch_weights(full))
+        learner.choose_update_compiler(part, count)
         return learner.train_function(iter([part]))
 
 

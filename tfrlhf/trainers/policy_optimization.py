@@ -16,6 +16,7 @@ from tfrlhf import checks
 from tfrlhf import data
 from tfrlhf import losses
 from tfrlhf.models import start_check
+from tfrlhf.models.compilation import JitCompile
 from tfrlhf.models.sampler import Sampler
 from tfrlhf.rollout import GAE
 from tfrlhf.rollout import ScoreRule
@@ -77,7 +78,7 @@ class PPO(PolicyLearner):
         clip_norm: float | None = 1.0,
         value_optimizer: Any = None,
         score_rules: Sequence[ScoreRule] = (),
-        jit_compile: bool | str = "auto",
+        jit_compile: JitCompile = "auto",
     ) -> None:
         """Prepares for training.
 
@@ -95,7 +96,10 @@ class PPO(PolicyLearner):
                 the policy.
             score_rules: functions (scores [B], `Completions`) to scores [B],
                 applied in order to what the reward gave.
-            jit_compile: whether XLA compiles the phases; "auto" decides.
+            jit_compile: whether XLA compiles the phases, or a dict that says
+                it of some of "rollout", "score", "collect" and "update";
+                "auto" decides by the device, "measure" by trying both in the
+                first iteration, see `TrainableModel.compile`.
 
         Raises:
             ValueError: a setting under which the learner's log-probabilities
@@ -136,7 +140,7 @@ class PPO(PolicyLearner):
         self.state.kl_weight.assign(self.kl.initial)
         self.score_rules = tuple(score_rules)
         self.start_is_unchecked = False
-        self.compile_phases(sampler, jit_compile)
+        self.compile_phases(sampler)
         self._experience_function = self._compiled(self._experience)
 
     def default_loss(self) -> losses.PPOLoss:
@@ -338,6 +342,8 @@ class PPO(PolicyLearner):
                 batch = replicas.with_absent_rows(batch, even)
                 mixed = self._with_examples(batch, epoch, place, size)
                 part = replicas.per_replica(strategy, mixed)
+                count = tf.reduce_sum(self.batch_weights(batch))
+                self.choose_update_compiler(part, count)
                 if self.start_is_unchecked:
                     self._check_learner(batch, part)
                 logs = self.train_function(iter([part]))

@@ -11,6 +11,7 @@ from tfrlhf import data
 from tfrlhf import losses
 from tfrlhf import ops
 from tfrlhf.models import start_check
+from tfrlhf.models.compilation import JitCompile
 from tfrlhf.models.micro_batches import rows_of_part
 from tfrlhf.models.micro_batches import sum_over_parts
 from tfrlhf.models.policy import Policy
@@ -84,7 +85,7 @@ class DPO(TrainableModel):
         sft_weight: float = 0.0,
         micro_batches: int = 1,
         clip_norm: float | None = 1.0,
-        jit_compile: bool | str = "auto",
+        jit_compile: JitCompile = "auto",
         run_eagerly: bool = False,
     ) -> None:
         """Prepares for training.
@@ -98,7 +99,8 @@ class DPO(TrainableModel):
                 https://arxiv.org/abs/2404.19733).
             micro_batches: parts a batch is cut into to save memory.
             clip_norm: largest global norm of the gradient; None for no limit.
-            jit_compile: whether XLA compiles the passes; "auto" decides.
+            jit_compile: whether XLA compiles the passes; "auto" decides by
+                the device, "measure" by trying both on the first batch.
             run_eagerly: runs the steps without `tf.function`, to debug.
 
         Raises:
@@ -120,6 +122,10 @@ class DPO(TrainableModel):
         if loss.needs_reference and self.reference is None:
             with self.distribute_strategy.scope():
                 self.reference = frozen_copy(self.policy)
+
+    def make_update_functions(self) -> None:
+        """See `TrainableModel`; and those that look at a batch before it."""
+        super().make_update_functions()
         self._reference_function = self._compiled(
             lambda *rows: self._log_probs(self.reference, *rows)
         )

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfrlhf import ops
 from tfrlhf.models import start_check
+from tfrlhf.models.compilation import give_back
 from tfrlhf.models.start_check import SetupError
 from tfrlhf.types import Rollout
 from tfrlhf.types import Tensor
@@ -44,6 +45,7 @@ def check_rollout(engine: Any, rollout: Rollout, batch_size: int) -> None:
         SetupError: numbers that are not finite, sampler and learner or policy
             and reference that disagree, or a model that sees what it must not.
     """
+    give_back()
     _check_finite(engine, rollout)
     _check_independence(engine, rollout, batch_size)
     _check_sampler(engine, rollout)

@@ -134,14 +134,22 @@ class ScoringEngine(TrainableModel):
             eos_id = self.policy.need_tokenizer().eos_id
             token_ids, padding_mask = with_end(seen, eos_id)
         # A response that fills the context has no room for its end.
-        scores, steps, apart = replicas.on_replicas(
-            self.distribute_strategy,
-            self._score_function,
-            tuple(
-                x[:, :limit] for x in (token_ids, padding_mask, response_mask)
-            ),
-            batch_size,
+        rows = tuple(
+            x[:, :limit] for x in (token_ids, padding_mask, response_mask)
         )
+
+        def run() -> Any:
+            return replicas.on_replicas(
+                self.distribute_strategy,
+                self._score_function,
+                rows,
+                batch_size,
+            )
+
+        model = [(v.dtype, tuple(v.shape)) for v in self.reward_model.variables]
+        sizes = batch_size, tuple(rows[0].shape), model
+        self.choose_compiler("score", self.compile_scoring, run, sizes)
+        scores, steps, apart = run()
         return (
             scores,
             tf.pad(steps, [[0, 0], [0, width - steps.shape[1]]]),
@@ -151,7 +159,7 @@ class ScoringEngine(TrainableModel):
     def compile_scoring(self) -> None:
         """Makes the compiled phase."""
         if self.reward_model is not None:
-            self._score_function = self._compiled(self._scores)
+            self._score_function = self._compiled(self._scores, "score")
 
     def prompt_texts(self, records: list[dict[str, Any]]) -> list[str]:
         """Returns the prompts of records as the policy reads them."""

@@ -1,0 +1,93 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import small
+from tests.models.test_adapters import IDS
+from tests.models.test_adapters import MASK
+from tfrlhf.models.lean_layers import gelu
+from tfrlhf.models.lean_layers import layer_norm
+from tfrlhf.models.lean_layers import lean_layers
+
+# Where the gate is 0 or 1 to float32, around 0, and between.
+X = np.concatenate([[-30.0, -12.0, -1e-8, 0.0, 1e-8, 15.0], np.arange(-5, 5.0)])
+UPSTREAM = np.linspace(-1.0, 2.0, len(X))
+
+
+def value_and_gradients(function, *given):
+    given = [tf.constant(x, tf.float32) for x in given]
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        value = function(*given)
+    upstream = tf.reshape(
+        tf.linspace(-1.0, 2.0, tf.size(value)), tf.shape(value)
+    )
+    return value, *tape.gradient(value, given, upstream)
+
+
+def test_gelu_agrees_with_its_formula():
+    value, to_x = value_and_gradients(gelu, X)
+    c = np.sqrt(2.0 / np.pi)
+    bent = np.tanh(c * (X + 0.044715 * X**3))
+    slope = c * (1.0 + 3.0 * 0.044715 * X**2)
+    expected = 0.5 * (1.0 + bent) + 0.5 * X * (1.0 - bent**2) * slope
+    np.testing.assert_allclose(value, 0.5 * X * (1.0 + bent), atol=1e-6)
+    np.testing.assert_allclose(to_x, UPSTREAM * expected, atol=2e-6)
+
+
+def test_normalisation_agrees_with_keras():
+    rng = np.random.default_rng(0)
+    x = rng.normal(2.0, 3.0, [2, 3, 5])
+    scale, shift = rng.normal(size=[2, 5])
+
+    def of_keras(x, scale, shift):
+        return keras.ops.layer_normalization(x, scale, shift, epsilon=1e-5)
+
+    def ours(x, scale, shift):
+        return layer_norm(x, scale, shift, 1e-5)
+
+    for expected, received in zip(
+        value_and_gradients(of_keras, x, scale, shift),
+        value_and_gradients(ours, x, scale, shift),
+        strict=True,
+    ):
+        np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_a_model_learns_the_same_and_is_as_before(dtype):
+    policy = small.gpt2_policy(sharpness=4.0)
+    for layer in policy.model._flatten_layers():
+        layer.dtype_policy = keras.DTypePolicy(dtype)
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            found = tf.reduce_sum(policy.log_probs(IDS, MASK))
+        return tape.gradient(
+            found, [v.value for v in policy.trainable_variables]
+        )
+
+    def seen():
+        return [
+            (vars(x).get("call"), getattr(x, "activation", None))
+            for x in policy.model._flatten_layers()
+        ]
+
+    before = seen()
+    expected = gradients()
+    with lean_layers(policy):
+        pairs = list(zip(seen(), before, strict=True))
+        received = gradients()
+    changed = [now for now, then in pairs if now != then]
+    assert seen() == before
+    # Of each of 2 blocks: two normalisations, the block and its dense layer;
+    # and the last normalisation.
+    assert len(changed) == 9
+    received, expected = (
+        np.concatenate([np.ravel(tf.convert_to_tensor(x)) for x in found])
+        for found in (received, expected)
+    )
+    # Of the whole gradient: that of some biases is 0 but for rounding.
+    gap = np.linalg.norm(received - expected) / np.linalg.norm(expected)
+    assert gap < (1e-5 if dtype == "float32" else 0.05)
