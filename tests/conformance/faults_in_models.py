@@ -369,10 +369,6 @@ COMPILATION = {
         "seconds[True] < seconds[False]",
         "seconds[True] > seconds[False]",
     ),
-    "the-compilation-is-timed-too": (
-        "    try:\n        run()\n        for",
-        "    try:\n        for",
-    ),
     "one-answer-for-everything": ("repr(what).encode()", "b''"),
 }
 PRECISION = {
