@@ -82,6 +82,33 @@ def test_nothing_is_kept_where_it_cannot_be(clock, cache, monkeypatch):
     assert compilation.faster_by_xla(compiled, "step")
 
 
+def test_an_answer_that_cannot_be_written_is_no_error(clock, cache):
+    _, compiled = timed_runs(clock, {False: 2.0, True: 1.0})
+    assert compilation.faster_by_xla(compiled, "step")
+    (file,) = cache.rglob("*.json")
+    file.unlink()
+    file.mkdir()
+    assert compilation.faster_by_xla(compiled, "step")
+
+
+@pytest.mark.parametrize("changed", ["micro_batches", "dtype"])
+def test_what_was_measured_of_another_setting_is_not_taken(
+    cache, monkeypatch, changed
+):
+    monkeypatch.setattr(compilation, "_seconds", lambda run: 1.0)
+    for step in (1, 2):
+        policy = small.gpt2_policy(sharpness=4.0)
+        if changed == "dtype" and step == 2:
+            for layer in policy.model._flatten_layers():
+                layer.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+        sft = tfrlhf.SFT(policy)
+        parts = step if changed == "micro_batches" else 1
+        sft.compile("sgd", jit_compile="measure", micro_batches=parts)
+        batch = sft.as_carrier([{"prompt": "The", "response": " park."}])
+        sft.choose_update_compiler(batch, tf.constant(1.0))
+        assert len(list(cache.rglob("*.json"))) == step
+
+
 def test_what_xla_cannot_compile_it_does_not():
     def of_text(xla):
         function = tf.function(tf.strings.length, jit_compile=xla)

@@ -1,5 +1,6 @@
 """What XLA compiles, and what TensorFlow's own kernels run one by one."""
 
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -109,13 +110,20 @@ def faster_by_xla(
     Args:
         compiled: from whether XLA compiles it to what runs it and returns
             tensors; it is run several times.
-        what: all that the answer may depend on; what it prints as is the name
-            under which the answer is kept for the next time.
+        what: all that the answer may depend on but for processor, TensorFlow
+            and threads; what it prints as is the name under which the answer
+            is kept for the next time.
 
     Returns:
         Whether the fastest run with XLA took less than the fastest without;
         False where XLA cannot compile it.
     """
+    threading = tf.config.threading
+    threads = (
+        threading.get_intra_op_parallelism_threads(),
+        threading.get_inter_op_parallelism_threads(),
+    )
+    what = what, threads
     name = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
     directory = kept_directory("compilers")
     file = None if directory is None else directory / f"{name}.json"
@@ -124,9 +132,11 @@ def faster_by_xla(
         return known
     seconds = {xla: _seconds(compiled(xla)) for xla in (False, True)}
     answer = seconds[True] < seconds[False]
+    kept = {"xla": answer, "seconds": list(seconds.values())}
     if file is not None:
-        kept = {"xla": answer, "seconds": list(seconds.values())}
-        file.write_text(json.dumps(kept | {"what": repr(what)}) + "\n")
+        # Where nothing can be written, it is measured again next time.
+        with contextlib.suppress(OSError):
+            file.write_text(json.dumps(kept | {"what": repr(what)}) + "\n")
     return answer
 
 

@@ -2,7 +2,7 @@
 
 Keras spells GELU and layer normalisation out in many operations, each of which
 keeps what its own gradient needs. With one gradient for the whole, a step
-remembers a third less of a GPT-2, and its elementwise part takes less time.
+remembers less, and its elementwise part takes less time (docs/performance.md).
 """
 
 from collections.abc import Iterator

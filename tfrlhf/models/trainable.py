@@ -309,10 +309,15 @@ class TrainableModel(keras.Model):
             shapes: of what it is run on.
         """
         if phase in self.compilers.unmeasured:
-            variables = self.learner_variables()
-            model = [(v.dtype, tuple(v.shape)) for v in variables]
-            replicas = self.distribute_strategy.num_replicas_in_sync
-            what = type(self).__name__, shapes, replicas, model
+            layers = self._flatten_layers()
+            what = (
+                type(self).__name__,
+                shapes,
+                self.distribute_strategy.num_replicas_in_sync,
+                self.micro_batches,
+                [(v.dtype, tuple(v.shape)) for v in self.variables],
+                sorted({layer.compute_dtype for layer in layers}),
+            )
             self.compilers.choose(phase, make, run, what)
 
     def choose_update_compiler(self, batch: Any, count: Tensor) -> None:

@@ -60,7 +60,8 @@ def fused_token_statistics(
         token_ids: int32 [N], in [0, V).
         temperature: T, a number or a float32 scalar.
         entropy_has_gradient: whether something learns from the entropy.
-        chunk_elements: logits to hold at a time.
+        chunk_elements: logits of the first chunk, which are kept for the
+            gradient; the others have a part of them.
         in_place: whether to save copies by an operation that XLA has not.
 
     Returns:
