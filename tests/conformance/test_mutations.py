@@ -86,7 +86,7 @@ PHASES = {
         "_sampled",
     ],
     "tfrlhf/trainers/engine.py": [
-        "RolloutEngine._compile_looking.collect",
+        "RolloutEngine._compile_collect.collect",
         "RolloutEngine.rollout",
         "RolloutEngine.evaluate",
         "RolloutEngine.response_ratios",

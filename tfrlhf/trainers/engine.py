@@ -87,8 +87,8 @@ class RolloutEngine(ScoringEngine):
         """
         self.sampler = sampler
         self._compile_rollout()
-        self._compile_looking()
-        self.compile_scoring()
+        self._compile_collect()
+        self._compile_score()
 
     def _compile_rollout(self) -> None:
         def rollout(
@@ -108,7 +108,7 @@ class RolloutEngine(ScoringEngine):
 
         self._rollout_function = self._compiled(rollout, "rollout")
 
-    def _compile_looking(self) -> None:
+    def _compile_collect(self) -> None:
         def collect(
             token_ids: Tensor, padding_mask: Tensor, response_mask: Tensor
         ) -> Any:
@@ -157,19 +157,7 @@ class RolloutEngine(ScoringEngine):
         draws = uniform_draws(pair, count * responses, limit)
         draws = tf.reshape(draws, [count, responses, limit])
         rows = (*(tf.constant(x, tf.int32) for x in prompts), draws)
-
-        def sample() -> Any:
-            return replicas.on_replicas(
-                self.distribute_strategy,
-                self._rollout_function,
-                rows,
-                batch_size,
-                xla=self.compilers["rollout"],
-            )
-
-        sizes = batch_size, [x.shape.as_list() for x in rows], self.sampler
-        self.choose_compiler("rollout", self._compile_rollout, sample, sizes)
-        grouped = sample()
+        grouped = self.run_phase("rollout", rows, batch_size)
         return trimmed(
             Completions(*(tf.reshape(x, [-1, *x.shape[2:]]) for x in grouped))
         )
@@ -232,18 +220,7 @@ class RolloutEngine(ScoringEngine):
             and the values, 0 without a value model; float32 [B, S], aligned.
         """
         rows = token_ids, padding_mask, response_mask
-
-        def look() -> Any:
-            return replicas.on_replicas(
-                self.distribute_strategy,
-                self._collect_function,
-                rows,
-                batch_size,
-            )
-
-        sizes = batch_size, tuple(token_ids.shape)
-        self.choose_compiler("collect", self._compile_looking, look, sizes)
-        return look()
+        return self.run_phase("collect", rows, batch_size)
 
     def _response_log_probs(
         self,

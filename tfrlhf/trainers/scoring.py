@@ -137,27 +137,41 @@ class ScoringEngine(TrainableModel):
         rows = tuple(
             x[:, :limit] for x in (token_ids, padding_mask, response_mask)
         )
-
-        def run() -> Any:
-            return replicas.on_replicas(
-                self.distribute_strategy,
-                self._score_function,
-                rows,
-                batch_size,
-            )
-
-        model = [(v.dtype, tuple(v.shape)) for v in self.reward_model.variables]
-        sizes = batch_size, tuple(rows[0].shape), model
-        self.choose_compiler("score", self.compile_scoring, run, sizes)
-        scores, steps, apart = run()
+        scores, steps, apart = self.run_phase("score", rows, batch_size)
         return (
             scores,
             tf.pad(steps, [[0, 0], [0, width - steps.shape[1]]]),
             apart,
         )
 
-    def compile_scoring(self) -> None:
-        """Makes the compiled phase."""
+    def run_phase(self, phase: str, rows: Any, batch_size: int) -> Any:
+        """Runs a compiled phase on every replica.
+
+        Args:
+            phase: "rollout", "score" or "collect".
+            rows: a tuple of tensors with the same first axis N.
+            batch_size: what a short batch is padded to.
+
+        Returns:
+            The results of all N rows, in order.
+        """
+
+        def run() -> Any:
+            return replicas.on_replicas(
+                self.distribute_strategy,
+                getattr(self, f"_{phase}_function"),
+                rows,
+                batch_size,
+                # Nothing in it needs a replica.
+                xla=phase == "rollout" and self.compilers[phase],
+            )
+
+        make = getattr(self, f"_compile_{phase}")
+        sizes = batch_size, [tuple(x.shape) for x in rows]
+        self.choose_compiler(phase, make, run, sizes)
+        return run()
+
+    def _compile_score(self) -> None:
         if self.reward_model is not None:
             self._score_function = self._compiled(self._scores, "score")
 
