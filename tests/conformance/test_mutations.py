@@ -45,7 +45,8 @@ PHASES = {
     ],
     "tfrlhf/models/trainable.py": [
         "TrainableModel.train_step",
-        "TrainableModel._apply",
+        "TrainableModel._applied",
+        "TrainableModel._gradient_scale",
         "TrainableModel._part_gradients",
         "TrainableModel._logs",
     ],

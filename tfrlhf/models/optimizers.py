@@ -1,10 +1,14 @@
 """Which optimizers give the same step on one replica and on many."""
 
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from tfrlhf.types import Tensor
 
 
 def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
@@ -64,38 +68,118 @@ def check_precision(
             )
 
 
-def fuse_adam(optimizer: keras.optimizers.Optimizer) -> None:
-    """Lets Adam and AdamW move a variable by one operation, from now on.
+def own_memory(variables: Sequence[Any]) -> None:
+    """Lets variables share no memory with what they were copied from.
+
+    TensorFlow copies once one of both is written to: in the first step, where
+    it would be strewn among what only that step needs.
+
+    Args:
+        variables: Keras variables that are about to train.
+    """
+    for variable in variables:
+        variable.assign(tf.raw_ops.DeepCopy(x=variable.value))
+
+
+class FusedAdam:
+    """Moves a variable by one operation, in the place of `update_step`.
 
     Keras moves it by a dozen, each of which reads and writes an array as long
     as the variable. TensorFlow's own operation has the same formula.
 
     Args:
-        optimizer: any; others are left alone.
+        optimizer: Keras' Adam or AdamW, built.
     """
-    kinds = keras.optimizers.Adam, keras.optimizers.AdamW
-    if type(optimizer) not in kinds or optimizer.amsgrad:
-        return
 
-    def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
+        self.optimizer = optimizer
+        self._scale: Tensor | None = None
+        self._moved: list[tf.Operation] = []
+        self._shared: dict[str, dict[str, Tensor]] = {}
+
+    def __call__(
+        self, gradient: Tensor, variable: Any, learning_rate: Any
+    ) -> None:
+        """Makes the step of a variable."""
+        optimizer, dtype = self.optimizer, variable.dtype
         index = optimizer._get_variable_index(variable)
-        dtype = variable.dtype
+        shared = self._shared.get(dtype) or self._numbers(dtype, learning_rate)
+        with tf.control_dependencies(self._moved):
+            gradient = tf.cast(gradient, dtype)
+            if self._scale is not None:
+                gradient *= tf.cast(self._scale, dtype)
+        moved = tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=optimizer._momentums[index].value.handle,
+            v=optimizer._velocities[index].value.handle,
+            grad=gradient,
+            **shared,
+        )
+        if self._scale is not None:
+            self._shared[dtype] = shared
+            # Nothing where it has run already.
+            self._moved = [moved] if moved is not None else []
+
+    def _numbers(self, dtype: str, learning_rate: Any) -> dict[str, Tensor]:
+        """Returns what all variables of a dtype share in a step."""
+        optimizer = self.optimizer
         beta_1, beta_2 = (
             tf.cast(b, dtype) for b in (optimizer.beta_1, optimizer.beta_2)
         )
         step = tf.cast(optimizer.iterations + 1, dtype)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=optimizer._momentums[index].value.handle,
-            v=optimizer._velocities[index].value.handle,
-            beta1_power=tf.pow(beta_1, step),
-            beta2_power=tf.pow(beta_2, step),
-            lr=tf.cast(learning_rate, dtype),
-            beta1=beta_1,
-            beta2=beta_2,
-            epsilon=tf.cast(optimizer.epsilon, dtype),
-            grad=tf.cast(gradient, dtype),
-        )
+        return {
+            "beta1_power": tf.pow(beta_1, step),
+            "beta2_power": tf.pow(beta_2, step),
+            "lr": tf.cast(learning_rate, dtype),
+            "beta1": beta_1,
+            "beta2": beta_2,
+            "epsilon": tf.cast(optimizer.epsilon, dtype),
+        }
 
-    # Keras would track what is set in its own way.
-    object.__setattr__(optimizer, "update_step", update_step)
+    @contextmanager
+    def in_turn(self, scale: Tensor) -> Iterator[None]:
+        """Scales gradients where they are used, one variable at a time.
+
+        Args:
+            scale: float scalar.
+        """
+        self._scale = scale
+        try:
+            yield
+        finally:
+            self._scale, self._moved, self._shared = None, [], {}
+
+
+def fuse_adam(optimizer: keras.optimizers.Optimizer) -> None:
+    """Lets Adam and AdamW make their steps by `FusedAdam`, from now on.
+
+    Args:
+        optimizer: any, built; others are left alone.
+    """
+    kinds = keras.optimizers.Adam, keras.optimizers.AdamW
+    if type(optimizer) in kinds and not optimizer.amsgrad:
+        # Keras would track what is set in its own way.
+        object.__setattr__(optimizer, "update_step", FusedAdam(optimizer))
+
+
+def apply_scaled(
+    optimizer: keras.optimizers.Optimizer,
+    gradients: Sequence[Tensor],
+    scale: Tensor,
+    variables: Sequence[Any],
+) -> None:
+    """Makes an optimizer's step, without a copy of all gradients if it can.
+
+    Args:
+        optimizer: a Keras optimizer.
+        gradients: one for each variable.
+        scale: float scalar that multiplies them.
+        variables: Keras variables.
+    """
+    step = vars(optimizer).get("update_step")
+    # Replicas would wait for each other.
+    if isinstance(step, FusedAdam) and not tf.distribute.has_strategy():
+        with step.in_turn(scale):
+            optimizer.apply(gradients, variables)
+    else:
+        optimizer.apply([g * scale for g in gradients], variables)

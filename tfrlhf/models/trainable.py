@@ -19,13 +19,17 @@ from tfrlhf.models import start_check
 from tfrlhf.models.compilation import Compilers
 from tfrlhf.models.compilation import JitCompile
 from tfrlhf.models.lean_layers import lean_layers
+from tfrlhf.models.lookups import gradients as lookup_gradients
+from tfrlhf.models.lookups import noted_lookups
 from tfrlhf.models.micro_batches import rows_of_part
 from tfrlhf.models.micro_batches import sorted_by_length
 from tfrlhf.models.micro_batches import sum_over_parts
 from tfrlhf.models.micro_batches import trimmed
+from tfrlhf.models.optimizers import apply_scaled
 from tfrlhf.models.optimizers import check_optimizer
 from tfrlhf.models.optimizers import check_precision
 from tfrlhf.models.optimizers import fuse_adam
+from tfrlhf.models.optimizers import own_memory
 from tfrlhf.types import Tensor
 
 
@@ -110,6 +114,7 @@ class TrainableModel(keras.Model):
             self._means = {n: keras.metrics.Mean(n) for n in self.metric_names}
             for each, variables in self.optimizer_groups():
                 check_precision(each, variables)
+                own_memory(variables)
                 each.build(variables)
                 fuse_adam(each)
         self.make_update_functions()
@@ -378,11 +383,14 @@ class TrainableModel(keras.Model):
     ) -> dict[str, Tensor]:
         """Makes the step of a replica's gradients, returns the logs."""
         gradients = [ops.global_sum(gradient) for gradient in gradients]
-        norm = tf.linalg.global_norm(gradients)
+        norms = []
         for optimizer, variables in self.optimizer_groups():
-            self._apply(optimizer, gradients[: len(variables)], variables)
+            part = gradients[: len(variables)]
+            norms.append(tf.linalg.global_norm(part))
+            scale = self._gradient_scale(norms[-1])
+            apply_scaled(optimizer, part, scale, variables)
             gradients = gradients[len(variables) :]
-        return self._logs(sums) | {"gradient_norm": norm}
+        return self._logs(sums) | {"gradient_norm": tf.norm(norms)}
 
     def test_step(self, batch: Any) -> dict[str, Tensor]:
         """Measures a replica's part of a batch."""
@@ -405,14 +413,15 @@ class TrainableModel(keras.Model):
         check_optimizer(optimizer)
         return optimizer
 
-    def _apply(
-        self, optimizer: Any, gradients: list[Tensor], variables: list[Any]
-    ) -> None:
-        if self.clip_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
+    def _gradient_scale(self, norm: Tensor) -> Tensor:
+        """Returns what an optimizer's gradients of that norm are scaled by."""
         # Keras sums over replicas once more when it applies.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        optimizer.apply([g / replicas for g in gradients], variables)
+        scale = tf.constant(1.0 / replicas, norm.dtype)
+        if self.clip_norm is None:
+            return scale
+        # NaN where the norm is not finite.
+        return tf.clip_by_global_norm([scale], self.clip_norm, norm)[0][0]
 
     def positions(self, mask: Tensor, phase: str = "update") -> Tensor | None:
         """Returns where logits are needed, for `Policy.token_statistics`.
@@ -467,17 +476,19 @@ class TrainableModel(keras.Model):
         gradients: list[Tensor] = []
         sums: dict[str, tuple[Tensor, Tensor]] = {}
         for compute, variables in self.loss_terms():
-            with tf.control_dependencies(gradients):
-                with lean_layers(self), tf.GradientTape() as tape:
+            # One edge to all of its operations, not one of every gradient.
+            with tf.control_dependencies([tf.group(gradients)]):
+                with (
+                    lean_layers(self),
+                    tf.GradientTape() as tape,
+                    noted_lookups(self, tape) as lookups,
+                ):
                     terms = compute(part, training=True)
                     loss = tf.reduce_sum(terms.losses * terms.weights)
                     loss = loss / tf.maximum(count, 1e-8)
-                found = tape.gradient(
-                    loss,
-                    [v.value for v in variables],
-                    unconnected_gradients="zero",
+                gradients += lookup_gradients(
+                    tape, loss, variables, lookups, in_place=not self.xla
                 )
-                gradients += [tf.convert_to_tensor(g) for g in found]
             metrics = self._metric_sums(terms)
             if sums:
                 # The terms add up over the same entries.

@@ -112,7 +112,10 @@ def fused_token_statistics(
                 chunks.first, 0, kept * scale, *known
             )
             missing = tf.shape(kernel)[0] - chunks.start
-            so_far = to_hidden, tf.pad(to_first, [[0, missing], [0, 0]])
+            # Not while the probabilities of the first chunk exist.
+            with tf.control_dependencies([to_hidden]):
+                to_kernel = tf.pad(to_first, [[0, missing], [0, 0]])
+            so_far = to_hidden, to_kernel
             to_hidden, to_kernel = chunks.over_rest(step, so_far)
             return tf.cast(to_hidden, hidden.dtype), to_kernel
 
@@ -257,8 +260,11 @@ class _Chunks:
         """
 
         def body(i: Tensor, carried: Any) -> tuple[Tensor, Any]:
-            start = self.start + i * self.size
-            return i + 1, step(carried, start, self.rows(start, self.size))
+            # Loops begin with what is ready: two runs would exist at a time.
+            with tf.control_dependencies(tf.nest.flatten(carried)):
+                start = self.start + i * self.size
+                part = self.rows(start, self.size)
+            return i + 1, step(carried, start, part)
 
         return tf.while_loop(
             lambda i, _: i < self.count,
