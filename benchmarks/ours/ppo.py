@@ -152,7 +152,7 @@ def make(
         kl=tfrlhf.FixedKL(0.05),
         update_epochs=4,
         # Sorted by length: each part is only as long as its longest row.
-        micro_batches=4 if ragged else 1,
+        micro_batches=2 if ragged else 1,
         jit_compile=True if xla else "auto",
     )
     return ppo
