@@ -6,7 +6,6 @@ summed over replicas, then clipped, then applied. So a step does not depend on
 how the batch was cut.
 """
 
-from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from tfrlhf import ops
 from tfrlhf.models import start_check
 from tfrlhf.models.compilation import Compilers
 from tfrlhf.models.compilation import JitCompile
+from tfrlhf.models.compiled_model import CompiledModel
 from tfrlhf.models.lean_layers import lean_layers
 from tfrlhf.models.lookups import gradients as lookup_gradients
 from tfrlhf.models.lookups import noted_lookups
@@ -47,7 +47,7 @@ class BatchLosses(NamedTuple):
     metrics: dict[str, tuple[Tensor, Tensor]]
 
 
-class TrainableModel(keras.Model):
+class TrainableModel(CompiledModel):
     """Train and test step, metrics and `fit` input shared by the trainers.
 
     A subclass says what a batch weighs (`batch_weights`), what it loses
@@ -298,33 +298,6 @@ class TrainableModel(keras.Model):
             lambda x: strategy.reduce("SUM", x, axis=None), results
         )
 
-    def choose_compiler(
-        self,
-        phase: str,
-        make: Callable[[], None],
-        run: Callable[[], Any],
-        shapes: Any,
-    ) -> None:
-        """Compiles a phase in the faster way, if that is to be measured.
-
-        Args:
-            phase: of `compilation.PHASES`.
-            make: compiles its functions as `compilers` says.
-            run: runs the phase without changing anything.
-            shapes: of what it is run on.
-        """
-        if phase in self.compilers.unmeasured:
-            layers = self._flatten_layers()
-            what = (
-                type(self).__name__,
-                shapes,
-                self.distribute_strategy.num_replicas_in_sync,
-                self.micro_batches,
-                [(v.dtype, tuple(v.shape)) for v in self.variables],
-                sorted({layer.compute_dtype for layer in layers}),
-            )
-            self.compilers.choose(phase, make, run, what)
-
     def choose_update_compiler(self, batch: Any, count: Tensor) -> None:
         """See `choose_compiler`.
 
@@ -337,7 +310,10 @@ class TrainableModel(keras.Model):
             "update",
             self.make_update_functions,
             lambda: self.gradients_and_sums(batch, count),
-            [tuple(x.shape) for x in tf.nest.flatten(first)],
+            (
+                self.micro_batches,
+                [tuple(x.shape) for x in tf.nest.flatten(first)],
+            ),
         )
 
     def trace_gradients(self, dataset: tf.data.Dataset) -> None:
@@ -422,28 +398,6 @@ class TrainableModel(keras.Model):
             return scale
         # NaN where the norm is not finite.
         return tf.clip_by_global_norm([scale], self.clip_norm, norm)[0][0]
-
-    def positions(self, mask: Tensor, phase: str = "update") -> Tensor | None:
-        """Returns where logits are needed, for `Policy.token_statistics`.
-
-        Args:
-            mask: int32 [B, S].
-            phase: that needs them.
-
-        Returns:
-            The mask; None for XLA, whose shapes cannot depend on it.
-        """
-        return None if self.compilers[phase] else mask
-
-    def _compiled(self, function: Any, phase: str = "update") -> Any:
-        if self.run_eagerly:
-            return function
-        return tf.function(
-            function,
-            jit_compile=self.compilers[phase],
-            autograph=False,
-            reduce_retracing=True,
-        )
 
     def _gradients(
         self, batch: Any, count: Tensor

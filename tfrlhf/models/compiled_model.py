@@ -1,0 +1,69 @@
+"""A Keras model whose phases XLA compiles, or does not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfrlhf.models.compilation import Compilers
+from tfrlhf.types import Tensor
+
+
+class CompiledModel(keras.Model):
+    """Compiles functions as is decided for their phase.
+
+    Attributes:
+        compilers: whether XLA compiles a phase, by its name; made by
+            `compile`.
+    """
+
+    compilers: Compilers
+
+    def choose_compiler(
+        self,
+        phase: str,
+        make: Callable[[], None],
+        run: Callable[[], Any],
+        shapes: Any,
+    ) -> None:
+        """Compiles a phase in the faster way, if that is to be measured.
+
+        Args:
+            phase: of `compilation.PHASES`.
+            make: compiles its functions as `compilers` says.
+            run: runs the phase without changing anything.
+            shapes: of what it is run on.
+        """
+        if phase in self.compilers.unmeasured:
+            layers = self._flatten_layers()
+            what = (
+                type(self).__name__,
+                shapes,
+                self.distribute_strategy.num_replicas_in_sync,
+                [(v.dtype, tuple(v.shape)) for v in self.variables],
+                sorted({layer.compute_dtype for layer in layers}),
+            )
+            self.compilers.choose(phase, make, run, what)
+
+    def positions(self, mask: Tensor, phase: str = "update") -> Tensor | None:
+        """Returns where logits are needed, for `Policy.token_statistics`.
+
+        Args:
+            mask: int32 [B, S].
+            phase: that needs them.
+
+        Returns:
+            The mask; None for XLA, whose shapes cannot depend on it.
+        """
+        return None if self.compilers[phase] else mask
+
+    def _compiled(self, function: Any, phase: str = "update") -> Any:
+        if self.run_eagerly:
+            return function
+        return tf.function(
+            function,
+            jit_compile=self.compilers[phase],
+            autograph=False,
+            reduce_retracing=True,
+        )
