@@ -308,6 +308,16 @@ TRAINABLE = {
     ),
 }
 ROWS = {
+    "long-prompts-are-cut-in-batches": (
+        "while width < lengths[rows].max():",
+        "while width < lengths[rows].min():",
+        "tests/data/test_prompts.py",
+    ),
+    "batches-in-the-order-given": (
+        'np.argsort(lengths, kind="stable")',
+        "np.arange(len(lengths))",
+        "tests/data/test_prompts.py",
+    ),
     "eos-is-not-learnt": (
         "response_ids.append([*rest, end])",
         "response_ids.append([*rest])",

@@ -38,8 +38,8 @@ SEARCH = {
     ),
     "best-of-n-repeats-a-batch": ("seed=(seed, step)", "seed=seed", TOGETHER),
     "best-of-n-mixes-prompts": (
-        "rows = np.repeat(np.arange(len(records)), n)",
-        "rows = np.tile(np.arange(len(records)), n)",
+        'back = np.argsort(of_prompt, kind="stable")',
+        "back = np.arange(len(of_prompt))",
         TOGETHER,
     ),
     "best-of-n-bound-without-its-second-term": (

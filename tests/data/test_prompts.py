@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tfrlhf.data import DataError
+from tfrlhf.data import batches_by_length
 from tfrlhf.data import encode_prompts
 
 
@@ -29,6 +30,25 @@ def test_width_is_a_multiple_of_the_bucket(tokenizer, length, width):
     texts = ["x" * length]
     prompts = encode_prompts(texts, tokenizer, max_length=10, bucket=4)
     assert prompts.token_ids.shape == (1, width)
+
+
+def test_batches_by_length_are_short_first_and_no_wider_than_needed(tokenizer):
+    lengths = [40, 3, 70, 3, 33, 1]
+    prompts = encode_prompts(["x" * n for n in lengths], tokenizer, 128)
+    assert prompts.token_ids.shape == (6, 96)
+    parts = list(batches_by_length(prompts, 2))
+    assert [rows.tolist() for rows, _ in parts] == [[5, 1], [3, 4], [0, 2]]
+    assert [x.token_ids.shape[1] for _, x in parts] == [32, 64, 96]
+    for rows, part in parts:
+        masks = np.asarray(part.padding_mask)
+        assert masks.sum(axis=1).tolist() == [lengths[i] for i in rows]
+        assert ((np.asarray(part.token_ids) == 120) == masks).all()
+
+
+def test_batches_by_length_keep_what_belongs_to_a_prompt_together(tokenizer):
+    prompts = encode_prompts(["xxx", "x", "xx"], tokenizer, 8)
+    parts = batches_by_length(prompts, 4, each=2)
+    assert [rows.tolist() for rows, _ in parts] == [[1, 1, 2, 2], [0, 0]]
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,9 @@ def test_what_is_returned_belongs_together(policy):
     assert found.all_scores.shape == found.all_finished.shape == (3, 3)
     flat = [r for row in found.all_responses for r in row]
     numbers = [i for i in range(3) for _ in range(3)]
+    # The shortest prompts come first.
+    assert [s[2] for s in seen] != numbers
+    seen.sort(key=lambda each: each[2])
     assert [(s[1], s[2]) for s in seen] == list(zip(flat, numbers, strict=True))
     assert [s[0] for s in seen] == [PROMPTS[i] for i in numbers]
     np.testing.assert_allclose(
@@ -152,8 +155,9 @@ def test_reward_models_score_as_in_ppo(policy, shares):
     reward = small.reward_model(sharpness=4.0)
     if not shares:
         reward.tokenizer = tfrlhf.Tokenizer.train(["The park is"] * 3, 270)
-    found = tfrlhf.best_of_n(policy, reward, PROMPTS[:2], 2, LONG, 3)
-    twice = [p for p in PROMPTS[:2] for _ in range(2)]
+    shortest_first = [PROMPTS[1], PROMPTS[0]]
+    found = tfrlhf.best_of_n(policy, reward, shortest_first, 2, LONG, 3)
+    twice = [p for p in shortest_first for _ in range(2)]
     completions = policy.generate(
         policy.encode_prompts(twice, 8), sampler=LONG, seed=3
     )

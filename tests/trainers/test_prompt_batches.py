@@ -30,10 +30,6 @@ def test_the_order_follows_from_seed_and_epoch_alone():
     assert flat(again.epoch(1)) == orders[1, 1]
 
 
-def test_in_order():
-    assert flat(PromptBatches(LETTERS, 3, 5).in_order()) == LETTERS
-
-
 def test_columns_keep_the_order_of_the_rows():
     records = [
         {"prompt": "a", "n": 1, "_where": "x:1", "some": 0},

@@ -16,6 +16,7 @@ from tfrlhf.data.examples import sequences
 from tfrlhf.data.packing import PackedExamples
 from tfrlhf.data.packing import pack
 from tfrlhf.data.preferences import preferences
+from tfrlhf.data.prompts import batches_by_length
 from tfrlhf.data.prompts import check_prompts
 from tfrlhf.data.prompts import encode_prompts
 from tfrlhf.data.prompts import prompt_texts
@@ -43,6 +44,7 @@ __all__ = [
     "TextTokenizer",
     "annotator_agreement",
     "batches",
+    "batches_by_length",
     "characters_apart",
     "click_preferences",
     "check_prompts",

@@ -5,6 +5,7 @@ only, and no record formats.
 """
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -139,6 +140,39 @@ def check_prompts(
     encoder = _PromptEncoder(tokenizer, max_length, limit)
     for _, make in encoded_rows(numbered_records(records), encoder, tokenizer):
         make()
+
+
+def batches_by_length(
+    prompts: Prompts, size: int, each: int = 1
+) -> Iterator[tuple[NDArray[np.int64], Prompts]]:
+    """Cuts prompts into batches of similar length, the shortest first.
+
+    A batch is decoded from the end of its shortest prompt on, so that prompts
+    of different length take more steps.
+
+    Args:
+        prompts: `Prompts` of N rows.
+        size: rows of a batch; the last one may be shorter.
+        each: how often a prompt occurs; equal ones follow each other.
+
+    Yields:
+        The row numbers of a batch and its `Prompts`, as wide as 32 times a
+        power of 2, so that they have few shapes.
+
+    Example:
+        >>> prompts = encode_prompts(["a b c", "a"], tokenizer, 8)
+        >>> [rows.tolist() for rows, _ in batches_by_length(prompts, 1)]
+        [[1], [0]]
+    """
+    arrays = [np.asarray(x) for x in prompts]
+    lengths = arrays[1].sum(axis=1)
+    order = np.repeat(np.argsort(lengths, kind="stable"), each)
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        width = 32
+        while width < lengths[rows].max():
+            width *= 2
+        yield rows, Prompts(*(x[rows, :width] for x in arrays))
 
 
 def prompt_texts(prompts: Iterable[Any], tokenizer: TextTokenizer) -> list[str]:

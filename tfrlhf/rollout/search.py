@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfrlhf.data import batches_by_length
 from tfrlhf.data import prompt_texts
 from tfrlhf.models.policy import Policy
 from tfrlhf.models.sampler import Sampler
@@ -135,6 +136,7 @@ def best_of_n(
     responses: list[str] = []
     scores: list[np.ndarray] = []
     finished: list[np.ndarray] = []
+    of_prompt: list[int] = []
     score = _scorer(policy, reward)
     for rows, completions in _sampled(
         policy, records, n, sampler, seed, batch_size
@@ -145,16 +147,18 @@ def best_of_n(
         responses += texts[kept]
         scores.append(found[kept])
         finished.append(np.asarray(completions.finished)[kept])
-    table = np.concatenate(scores).reshape(len(records), n)
+        of_prompt += rows.tolist()
+    back = np.argsort(of_prompt, kind="stable").reshape(len(records), n)
+    table = np.concatenate(scores)[back]
     best = table.argmax(axis=1)
-    each = [responses[i : i + n] for i in range(0, len(responses), n)]
+    each = [[responses[i] for i in row] for row in back]
     return BestOfN(
         prompts=[record["prompt"] for record in records],
         responses=[row[i] for row, i in zip(each, best, strict=True)],
         scores=table[np.arange(len(table)), best],
         all_responses=each,
         all_scores=table,
-        all_finished=np.concatenate(finished).reshape(table.shape),
+        all_finished=np.concatenate(finished)[back],
         kl_bound=bound,
     )
 
@@ -238,13 +242,12 @@ def _sampled(
     limit = int(sampler.max_new_tokens or 0)
     texts = [record["prompt"] for record in records]
     encoded = policy.encode_prompts(texts, limit)
-    rows = np.repeat(np.arange(len(records)), n)
-    size = min(batch_size, len(rows))
-    for step, start in enumerate(range(0, len(rows), size)):
-        chosen = rows[start : start + size]
+    size = min(batch_size, len(records) * n)
+    batches = batches_by_length(encoded, size, each=n)
+    for step, (chosen, prompts) in enumerate(batches):
         # A short batch would be compiled anew.
-        padded = np.pad(chosen, [0, size - len(chosen)], mode="edge")
-        batch = Prompts(*(np.asarray(x)[padded] for x in encoded))
+        missing = [[0, size - len(chosen)], [0, 0]]
+        batch = Prompts(*(np.pad(x, missing, mode="edge") for x in prompts))
         completions: Any = policy.generate(
             batch, sampler=sampler, seed=(seed, step)
         )

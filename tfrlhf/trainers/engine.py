@@ -264,12 +264,17 @@ class RolloutEngine(ScoringEngine):
             `length/finished`, and what docs/metrics.md lists of some rewards.
         """
         self._assert_compile_called("evaluate")
-        batches = PromptBatches(prompts, batch_size, seed)
-        self.check_prompts(batches.records)
+        all_records = PromptBatches(prompts, batch_size, seed).records
+        self.check_prompts(all_records)
         totals: dict[str, float] = {}
-        for step, records in enumerate(batches.in_order()):
-            texts = [record["prompt"] for record in records]
-            completions = self.rollout(texts, (seed, step), batch_size)
+        encoded = self.policy.encode_prompts(
+            [record["prompt"] for record in all_records],
+            int(self.sampler.max_new_tokens or 0),
+        )
+        parts = data.batches_by_length(encoded, batch_size)
+        for step, (rows, part) in enumerate(parts):
+            records = [all_records[i] for i in rows]
+            completions = self.rollout(part, (seed, step), batch_size)
             responses = self.policy.decode_responses(completions)
             found = self.judge(records, responses, completions, batch_size)
             rollout = self.collect(completions, found.scores, batch_size)
@@ -278,7 +283,7 @@ class RolloutEngine(ScoringEngine):
             for name, mean in metrics.items():
                 total = totals.get(name, 0.0)
                 totals[name] = total + mean * len(records)
-        return {name: total / batches.rows for name, total in totals.items()}
+        return {n: total / len(all_records) for n, total in totals.items()}
 
     def check_prompts(self, records: list[dict[str, Any]]) -> None:
         """Refuses prompts that would stop a training later on.

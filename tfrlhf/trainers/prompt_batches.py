@@ -42,13 +42,7 @@ class PromptBatches:
     def epoch(self, epoch: int) -> Iterator[list[dict[str, Any]]]:
         """Yields the batches of an epoch in its own order."""
         generator = np.random.default_rng((self.seed, epoch))
-        return self._batches(generator.permutation(self.rows).tolist())
-
-    def in_order(self) -> Iterator[list[dict[str, Any]]]:
-        """Yields the batches in the order given."""
-        return self._batches(list(range(self.rows)))
-
-    def _batches(self, order: list[int]) -> Iterator[list[dict[str, Any]]]:
+        order = generator.permutation(self.rows).tolist()
         for start in range(0, self.rows, self.batch_size):
             chosen = order[start : start + self.batch_size]
             yield [self.records[i] for i in chosen]
