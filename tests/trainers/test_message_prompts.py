@@ -123,7 +123,8 @@ def test_strings_beside_messages_have_no_column_of_messages(eagerly):
         return [1.0] * len(prompts)
 
     engine(reward).evaluate([CHATS[0], "The park"], batch_size=2)
-    assert seen == [([written(TEXTS[0]), "The park"], {})]
+    # The shortest comes first.
+    assert seen == [(["The park", written(TEXTS[0])], {})]
 
 
 def test_a_reward_model_reads_the_ids_of_the_rollout(eagerly):

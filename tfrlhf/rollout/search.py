@@ -118,7 +118,7 @@ def best_of_n(
         n: responses a prompt.
         sampler: how they are drawn; needs `max_new_tokens`.
         seed: int; the same seed and batch size give the same responses.
-        batch_size: responses at a time.
+        batch_size: responses at a time, those of the shortest prompts first.
 
     Returns:
         `BestOfN`. Of equal scores the first response wins.

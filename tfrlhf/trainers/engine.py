@@ -256,7 +256,7 @@ class RolloutEngine(ScoringEngine):
 
         Args:
             prompts: as `fit` takes them.
-            batch_size: prompts at a time.
+            batch_size: prompts at a time, the shortest first.
             seed: int.
 
         Returns:
