@@ -383,10 +383,16 @@ LOOKUPS = {
         "add(tf.convert_to_tensor(gradient), ids[:, None], rows)",
         "add(tf.zeros_like(gradient), ids[:, None], rows)",
     ),
-    "lookups-stay-noted": ('vars(layer).pop("call", None)', "pass"),
     "frozen-tables-are-noted": (
         "and layer.embeddings.trainable",
         "",
+    ),
+}
+REPLACED_CALLS = {
+    "calls-stay-replaced": ("        _assign(before)", "        pass"),
+    "no-call-is-the-one-that-was": (
+        'object.__delattr__(layer, "call")',
+        "pass",
     ),
 }
 COMPILATION = {
@@ -468,6 +474,11 @@ FAULTS = [
         LEAN_LAYERS,
     ),
     ("tfrlhf/models/lookups.py", "tests/models/test_lookups.py", LOOKUPS),
+    (
+        "tfrlhf/models/replaced_calls.py",
+        "tests/models/test_lookups.py",
+        REPLACED_CALLS,
+    ),
     (
         "tfrlhf/models/compilation.py",
         "tests/models/test_compilation.py",

@@ -13,6 +13,7 @@ import keras
 import keras_hub  # noqa: F401, registers its activation.
 import tensorflow as tf
 
+from tfrlhf.models.replaced_calls import replaced_calls
 from tfrlhf.types import Tensor
 
 # u = x·(A + B·x²) is twice what tanh is taken of.
@@ -35,24 +36,20 @@ def lean_layers(model: keras.Model) -> Iterator[None]:
     """
     layers = model._flatten_layers(include_self=False)
     plain = keras.saving.get_registered_object("keras_hub>gelu_approximate")
-    active, norms = [], []
-    for layer in layers:
-        if getattr(layer, "activation", None) is plain is not None:
-            active.append(layer)
-        if _is_plain_norm(layer):
-            norms.append(layer)
+    active = [
+        layer
+        for layer in layers
+        if getattr(layer, "activation", None) is plain is not None
+    ]
+    norms = [(x, _norm_call(x)) for x in layers if _is_plain_norm(x)]
     try:
         for layer in active:
             layer.activation = gelu
-        for layer in norms:
-            # Keras would track an assignment.
-            object.__setattr__(layer, "call", _norm_call(layer))
-        yield
+        with replaced_calls(norms):
+            yield
     finally:
         for layer in active:
             layer.activation = plain
-        for layer in norms:
-            vars(layer).pop("call", None)
 
 
 def _is_plain_norm(layer: Any) -> bool:

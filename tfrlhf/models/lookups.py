@@ -14,6 +14,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from tfrlhf.models.replaced_calls import replaced_calls
 from tfrlhf.types import Tensor
 
 CALLS = keras.layers.Embedding.call, keras.layers.ReversibleEmbedding.call
@@ -55,20 +56,13 @@ def noted_lookups(
         ...     tape, loss, policy.trainable_variables, lookups)
     """
     lookups: list[Lookup] = []
-    layers = [
-        layer
+    calls = [
+        (layer, _noting_call(layer, tape, lookups))
         for layer in model._flatten_layers(include_self=False)
         if isinstance(layer, keras.layers.Embedding) and _only_looks_up(layer)
     ]
-    try:
-        for layer in layers:
-            # Keras would track an assignment.
-            call = _noting_call(layer, tape, lookups)
-            object.__setattr__(layer, "call", call)
+    with replaced_calls(calls):
         yield lookups
-    finally:
-        for layer in layers:
-            vars(layer).pop("call", None)
 
 
 def _only_looks_up(layer: Any) -> bool:

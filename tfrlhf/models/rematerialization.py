@@ -1,13 +1,12 @@
 """Activations computed again for the gradient, instead of kept."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import keras_hub
 import tensorflow as tf
 
+from tfrlhf.models.replaced_calls import replaced_calls
 from tfrlhf.types import Tensor
 
 
@@ -49,10 +48,10 @@ def _twice(layer: Any) -> Any:
         if any("cache" in n and x is not None for n, x in kwargs.items()):
             return plain(inputs, *args, **kwargs)
         # The gradient is taken outside of the block of an adapter.
-        calls = _replaced_calls(layer)
+        calls = _own_calls(layer)
 
         def compute(inputs: Tensor) -> Tensor:
-            with _with_calls(calls):
+            with replaced_calls(calls):
                 return plain(inputs, *args, **kwargs)
 
         return tf.recompute_grad(compute)(inputs)
@@ -60,24 +59,6 @@ def _twice(layer: Any) -> Any:
     return call
 
 
-def _replaced_calls(layer: Any) -> list[tuple[Any, Any]]:
+def _own_calls(layer: Any) -> list[tuple[Any, Any]]:
     parts = layer._flatten_layers(include_self=False)
     return [(part, vars(part).get("call")) for part in parts]
-
-
-@contextlib.contextmanager
-def _with_calls(calls: list[tuple[Any, Any]]) -> Iterator[None]:
-    before = [(part, vars(part).get("call")) for part, _ in calls]
-    _assign(calls)
-    try:
-        yield
-    finally:
-        _assign(before)
-
-
-def _assign(calls: list[tuple[Any, Any]]) -> None:
-    for part, call in calls:
-        if call is not None:
-            object.__setattr__(part, "call", call)
-        elif "call" in vars(part):
-            object.__delattr__(part, "call")
