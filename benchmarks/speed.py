@@ -148,6 +148,25 @@ def generate(
     )
 
 
+def generate_ragged(shape: str, batch: int, response: int) -> Case:
+    """Sampling responses that end by themselves."""
+    changes = {"batch": batch, "response": response}
+    settings = {"shape": shape, "ragged": True, "changes": changes}
+    return Case(
+        "generate-ragged",
+        (ours("ours", "generate", **settings), trl_ppo("generate", **settings)),
+        7,
+        (
+            Row(
+                f"  generate, {shape}, {batch} ragged responses of at most "
+                f"{response}",
+                "transformers float32",
+                ratio("trl", "ours", "generate"),
+            ),
+        ),
+    )
+
+
 def step(trainer: str, what: str, shape: str) -> Case:
     """A training step of fine-tuning, of a reward model, of DPO."""
     settings = {"shape": shape, "trainer": trainer}
@@ -250,6 +269,7 @@ CASES = (
         decode=0.6,
     ),
     generate("stories260k", "stories260K batch 64", {"float32": 10.0}, 9),
+    generate_ragged("large", 64, 256),
     *(
         step(trainer, what, shape)
         for trainer, what in (

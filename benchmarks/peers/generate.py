@@ -1,4 +1,4 @@
-"""Sampling with transformers: 64 tokens, and one token."""
+"""Sampling with transformers: a response, and one token."""
 
 import time
 from collections.abc import Mapping
@@ -12,11 +12,23 @@ from benchmarks.turns import Turns
 
 
 def run(
-    turns: Turns, shape: str, changes: Mapping[str, Any] | None = None
+    turns: Turns,
+    shape: str,
+    ragged: bool = False,
+    changes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Samples a batch a turn, with no token that ends a response."""
+    """Samples a batch a turn.
+
+    Args:
+        turns: when to work.
+        shape: the name of the shape.
+        ragged: whether responses end by themselves.
+        changes: to fields of the shape.
+    """
     size = shapes.find(shape, changes)
-    model = models.language_model(size).eval()
+    model = models.language_model(size, ends=ragged).eval()
+    if ragged:
+        models.end_at_random(model, size)
     ids = torch.tensor(models.random_ids(size, size.batch, size.prompt)).long()
     mask = torch.ones_like(ids)
 

@@ -74,6 +74,24 @@ DECODING = {
         "log_prob[:, None]",
     ),
 }
+STAGED_DECODING = {
+    "stages-draw-for-other-rows": (
+        "left = tf.gather(draws, rows)",
+        "left = draws[: tf.shape(rows)[0]]",
+    ),
+    "stages-go-on-with-stopped-rows": (
+        "tf.cast(~standing.active, tf.int32)",
+        "tf.cast(standing.active, tf.int32)",
+    ),
+    "stages-put-rows-elsewhere": (
+        "tf.tensor_scatter_nd_update(old, rows[:, None], new)",
+        "tf.tensor_scatter_nd_update(old, rows[::-1, None], new)",
+    ),
+    "later-stages-forget-the-first": (
+        "rows = tf.gather(rows, chosen)",
+        "rows = chosen",
+    ),
+}
 ALIGNED = {
     "log-probs-of-the-token-before": (
         "logits, predicted = logits[:, :-1], token_ids[:, 1:]",
@@ -114,8 +132,8 @@ OUTPUT_HEAD = {
 }
 POLICY = {
     "decodes-without-temperature": (
-        "temperature=sampler.temperature,",
-        "temperature=1.0,",
+        '"temperature": sampler.temperature,',
+        '"temperature": 1.0,',
         NUMBERS + "::test_the_temperature_is_in_all_log_probs_and_the_entropy",
     ),
     "stop-tokens-of-the-sampler-ignored": (
@@ -466,7 +484,12 @@ TOKENS = {
 }
 FAULTS = [
     ("tfrlhf/models/sampler.py", "tests/models/test_sampler.py", SAMPLER),
-    ("tfrlhf/models/decoding.py", "tests/models/test_decoding.py", DECODING),
+    ("tfrlhf/models/decode_loop.py", "tests/models/test_decoding.py", DECODING),
+    (
+        "tfrlhf/models/staged_decoding.py",
+        "tests/models/test_staged_decoding.py",
+        STAGED_DECODING,
+    ),
     ("tfrlhf/models/unstacked.py", "tests/models/test_unstacked.py", UNSTACKED),
     (
         "tfrlhf/models/lean_layers.py",

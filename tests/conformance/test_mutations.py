@@ -17,7 +17,15 @@ PHASES = {
     "tfrlhf/data/prompts.py": ["encode_responses", "padded_rows"],
     "tfrlhf/models/sampler.py": ["uniform_draws", "_sample", "_filtered"],
     "tfrlhf/models/adapters.py": ["Adapter._added", "Adapter.copy"],
-    "tfrlhf/models/policy.py": ["Policy.decode", "Policy.stop_token_ids"],
+    "tfrlhf/models/policy.py": [
+        "Policy._decode_settings",
+        "Policy.stop_token_ids",
+    ],
+    "tfrlhf/models/staged_decoding.py": [
+        "StagedDecoder.__call__",
+        "_first_active",
+        "_updated",
+    ],
     "tfrlhf/models/statistics.py": ["token_statistics"],
     "tfrlhf/models/output_head.py": ["head_statistics"],
     "tfrlhf/models/value.py": [

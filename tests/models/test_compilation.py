@@ -173,7 +173,7 @@ def test_every_phase_is_measured_once_and_learns_the_same(monkeypatch):
     assert measured.compilers["update"]
     assert not measured.compilers["rollout"]
     assert measured._gradient_function._jit_compile
-    assert not measured._rollout_function._jit_compile
+    assert not measured._decoder.stage._jit_compile
     assert set(logs[0]) == set(logs[1])
     for name, values in logs[0].items():
         np.testing.assert_allclose(

@@ -206,7 +206,7 @@ def test_samples_do_not_depend_on_the_other_rows(policy, completions):
 
 
 def test_one_trace_for_all_batches_of_a_shape(policy, completions):
-    function = policy._decode_functions[HALF_COLD]
+    function = policy._decoders[HALF_COLD].stage
     before = function.experimental_get_tracing_count()
     policy.generate(padded([[4], [5], [6], ROWS[0]]), sampler=HALF_COLD)
     equal = Sampler(temperature=0.7, max_new_tokens=NEW_TOKENS)

@@ -9,7 +9,6 @@ from tests.trainers.conftest import letters
 
 WARM_UP, ITERATIONS = 20, 200
 FUNCTIONS = (
-    "_rollout_function",
     "_collect_function",
     "_experience_function",
     "_gradient_function",
@@ -28,6 +27,7 @@ class Traces(keras.callbacks.Callback):
         rollout = self.model.last_iteration.rollout
         self.widths.add(rollout.token_ids.shape[1])
         functions = [vars(self.model)[name] for name in FUNCTIONS]
+        functions.append(self.model._decoder.stage)
         self.counts.append(
             [f.experimental_get_tracing_count() for f in functions]
         )

@@ -102,8 +102,8 @@ def test_a_sound_model_of_any_kind_passes(eagerly):
 
 def test_a_sampler_at_another_temperature(eagerly):
     class Hot(tfrlhf.Policy):
-        def decode(self, prompts, draws, sampler):
-            return super().decode(prompts, draws, tfrlhf.Sampler())
+        def decoder(self, sampler, compiled):
+            return super().decoder(tfrlhf.Sampler(), compiled)
 
     policy = net_policy("none", Hot)
     message = "Sampler and learner disagree by .* at the same temperature"

@@ -1,7 +1,9 @@
 """The policy: a causal language model that answers prompts."""
 
+import functools
 import pathlib
 import weakref
+from collections.abc import Callable
 from typing import Any
 from typing import Self
 
@@ -16,7 +18,9 @@ from tfrlhf.models import adapters
 from tfrlhf.models import backbones
 from tfrlhf.models import transformers_bridge
 from tfrlhf.models.adapters import Adapter
+from tfrlhf.models.decode_loop import Standing
 from tfrlhf.models.decoding import decode
+from tfrlhf.models.decoding import decode_until
 from tfrlhf.models.likelihood import WithLikelihood
 from tfrlhf.models.output_head import PLAIN_HEADS
 from tfrlhf.models.output_head import head_statistics
@@ -25,6 +29,7 @@ from tfrlhf.models.preset_files import read_tokenizer
 from tfrlhf.models.preset_files import write_settings
 from tfrlhf.models.sampler import Sampler
 from tfrlhf.models.sampler import uniform_draws
+from tfrlhf.models.staged_decoding import StagedDecoder
 from tfrlhf.models.statistics import TokenStatistics
 from tfrlhf.models.statistics import token_statistics
 from tfrlhf.models.tokenizer import Tokenizer
@@ -67,7 +72,7 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
         # What `frozen_copy` copied, as long as it should be equal.
         self.original: weakref.ref[Policy] | None = None
         self.built = True
-        self._decode_functions: dict[Any, Any] = {}
+        self._decoders: dict[Sampler, StagedDecoder] = {}
 
     @classmethod
     def from_preset(cls, preset: str | pathlib.Path) -> Self:
@@ -316,7 +321,7 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
 
     def trunk_changed(self) -> None:
         """Forgets the compiled decode loops and log-probabilities."""
-        self._decode_functions.clear()
+        self._decoders.clear()
         self.forget_likelihood()
 
     def quantize(self, mode: str, **settings: Any) -> None:
@@ -339,15 +344,36 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
         """Continues prompts inside a compiled function; see `decode`."""
         with adapters.active(self.adapter):
             return decode(
-                self.model,
-                prompts,
-                draws,
-                temperature=sampler.temperature,
-                top_k=sampler.top_k,
-                top_p=sampler.top_p,
-                stop_token_ids=self.stop_token_ids(sampler),
-                pad_id=0 if self.tokenizer is None else self.tokenizer.pad_id,
+                self.model, prompts, draws, **self._decode_settings(sampler)
             )
+
+    def decoder(
+        self, sampler: Sampler, compiled: Callable[[Any], Any]
+    ) -> StagedDecoder:
+        """Returns what continues prompts outside of compiled functions.
+
+        Args:
+            sampler: how responses are drawn.
+            compiled: compiles a function of tensors.
+        """
+
+        def until(
+            begin: Prompts | Standing, draws: Tensor, few: Tensor
+        ) -> tuple[Completions, Standing]:
+            settings = self._decode_settings(sampler)
+            with adapters.active(self.adapter):
+                return decode_until(self.model, begin, draws, few, **settings)
+
+        return StagedDecoder(until, compiled)
+
+    def _decode_settings(self, sampler: Sampler) -> dict[str, Any]:
+        return {
+            "temperature": sampler.temperature,
+            "top_k": sampler.top_k,
+            "top_p": sampler.top_p,
+            "stop_token_ids": self.stop_token_ids(sampler),
+            "pad_id": 0 if self.tokenizer is None else self.tokenizer.pad_id,
+        }
 
     def stop_token_ids(self, sampler: Sampler) -> tuple[int, ...]:
         """Returns the ids that end a response."""
@@ -376,16 +402,17 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
                 f"{int(np.argmin(np.asarray(prompts.padding_mask)[:, 0]))} of "
                 "`padding_mask` does not start with 1."
             )
-        if sampler not in self._decode_functions:
-            self._decode_functions[sampler] = tf.function(
-                lambda prompts, draws: self.decode(prompts, draws, sampler),
-                jit_compile=True,
-                autograph=False,
+        if sampler not in self._decoders:
+            self._decoders[sampler] = self.decoder(
+                sampler,
+                functools.partial(
+                    tf.function, jit_compile=True, autograph=False
+                ),
             )
         pair = seed if isinstance(seed, tuple) else (seed, 0)
         draws = uniform_draws(pair, rows, limit)
         prompts = Prompts(*(tf.constant(x, tf.int32) for x in prompts))
-        return self._decode_functions[sampler](prompts, draws)
+        return self._decoders[sampler](prompts, draws)
 
 
 def _context_length(model: keras.Model) -> int:

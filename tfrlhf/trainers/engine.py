@@ -91,14 +91,17 @@ class RolloutEngine(ScoringEngine):
         self._compile_score()
 
     def _compile_rollout(self) -> None:
+        self._decoder = self.policy.decoder(
+            self.sampler, lambda function: self._compiled(function, "rollout")
+        )
+
         def rollout(
             token_ids: Tensor, padding_mask: Tensor, draws: Tensor
         ) -> Completions:
-            prompts = Prompts(token_ids, padding_mask)
             # [P, n, T]: several responses to a prompt, which is read once.
             count, each = tf.shape(draws)[0], tf.shape(draws)[1]
             flat = tf.reshape(draws, [-1, draws.shape[2]])
-            found = self.policy.decode(prompts, flat, self.sampler)
+            found = self._decoder(Prompts(token_ids, padding_mask), flat)
 
             def grouped(x: Tensor) -> Tensor:
                 shape = tf.concat([[count, each], tf.shape(x)[1:]], axis=0)
@@ -106,7 +109,11 @@ class RolloutEngine(ScoringEngine):
 
             return Completions(*map(grouped, found))
 
-        self._rollout_function = self._compiled(rollout, "rollout")
+        strategy, xla = self.distribute_strategy, self.compilers["rollout"]
+        if not replicas.one_program(strategy, xla):
+            # Stages would make one replica wait for the other.
+            rollout = self._compiled(rollout, "rollout")
+        self._rollout_function = rollout
 
     def _compile_collect(self) -> None:
         def collect(

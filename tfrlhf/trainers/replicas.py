@@ -101,9 +101,21 @@ def _in_one_graph(
     return function.on_all_replicas  # type: ignore[attr-defined,no-any-return]
 
 
-def _on_processors(strategy: tf.distribute.Strategy) -> bool:
+def one_program(strategy: tf.distribute.Strategy, xla: bool) -> bool:
+    """Tells whether one call works on the rows of all replicas.
+
+    Processors have one pool of threads for all programs of XLA, so that one of
+    all rows is faster there than several at once.
+
+    Args:
+        strategy: the strategy.
+        xla: whether XLA compiles what is called and nothing in it needs a
+            replica.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return True
     devices = map(tf.DeviceSpec.from_string, strategy.extended.worker_devices)
-    return all(device.device_type == "CPU" for device in devices)
+    return xla and all(device.device_type == "CPU" for device in devices)
 
 
 def on_replicas(
@@ -121,9 +133,7 @@ def on_replicas(
             rows; compiled.
         rows: a tuple or carrier of tensors with the same first axis N.
         size: rows to pad to, so that a short batch is not compiled anew.
-        xla: whether XLA compiles the function and nothing in it needs a
-            replica. Processors have one pool of threads for all its programs,
-            so that one of all rows is faster there than several at once.
+        xla: see `one_program`.
 
     Returns:
         The results of all N rows, in order.
@@ -131,13 +141,13 @@ def on_replicas(
     count = int(rows[0].shape[0])
     replicas = strategy.num_replicas_in_sync
     full = padded(rows, round_up(max(count, size), replicas))
-    together = xla and replicas > 1 and _on_processors(strategy)
-    if together:
+    together = one_program(strategy, xla)
+    if together and replicas > 1:
         results = function(*full)
     else:
         part = per_replica(strategy, full)
         results = _in_one_graph(strategy, function)(part)
-    if together or replicas == 1:
+    if together:
         return tf.nest.map_structure(lambda x: x[:count], results)
 
     def join(value: Any) -> tf.Tensor:
