@@ -74,7 +74,7 @@ DECODING = {
         "log_prob[:, None]",
     ),
 }
-STAGED_DECODING = {
+DECODER = {
     "stages-draw-for-other-rows": (
         "left = tf.gather(draws, rows)",
         "left = draws[: tf.shape(rows)[0]]",
@@ -86,6 +86,18 @@ STAGED_DECODING = {
     "stages-put-rows-elsewhere": (
         "tf.tensor_scatter_nd_update(old, rows[:, None], new)",
         "tf.tensor_scatter_nd_update(old, rows[::-1, None], new)",
+    ),
+    "runs-draw-for-other-rows": (
+        "chosen = _rows_of(rows[full], each)",
+        "chosen = _rows_of(full, each)",
+    ),
+    "runs-stay-in-their-order": (
+        "place = np.argsort(np.concatenate(order))",
+        "place = np.arange(draws.shape[0])",
+    ),
+    "runs-mix-the-responses-of-prompts": (
+        "prompts[:, None] * each + np.arange(each)",
+        "prompts[:, None] + len(prompts) * np.arange(each)",
     ),
     "later-stages-forget-the-first": (
         "rows = tf.gather(rows, chosen)",
@@ -486,9 +498,9 @@ FAULTS = [
     ("tfrlhf/models/sampler.py", "tests/models/test_sampler.py", SAMPLER),
     ("tfrlhf/models/decode_loop.py", "tests/models/test_decoding.py", DECODING),
     (
-        "tfrlhf/models/staged_decoding.py",
-        "tests/models/test_staged_decoding.py",
-        STAGED_DECODING,
+        "tfrlhf/models/decoder.py",
+        "tests/models/test_decoder.py",
+        DECODER,
     ),
     ("tfrlhf/models/unstacked.py", "tests/models/test_unstacked.py", UNSTACKED),
     (

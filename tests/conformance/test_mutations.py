@@ -21,8 +21,10 @@ PHASES = {
         "Policy._decode_settings",
         "Policy.stop_token_ids",
     ],
-    "tfrlhf/models/staged_decoding.py": [
-        "StagedDecoder.__call__",
+    "tfrlhf/models/decoder.py": [
+        "Decoder.__call__",
+        "Decoder._in_stages",
+        "_rows_of",
         "_first_active",
         "_updated",
     ],

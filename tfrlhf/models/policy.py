@@ -19,6 +19,7 @@ from tfrlhf.models import backbones
 from tfrlhf.models import transformers_bridge
 from tfrlhf.models.adapters import Adapter
 from tfrlhf.models.decode_loop import Standing
+from tfrlhf.models.decoder import Decoder
 from tfrlhf.models.decoding import decode
 from tfrlhf.models.decoding import decode_until
 from tfrlhf.models.likelihood import WithLikelihood
@@ -29,7 +30,6 @@ from tfrlhf.models.preset_files import read_tokenizer
 from tfrlhf.models.preset_files import write_settings
 from tfrlhf.models.sampler import Sampler
 from tfrlhf.models.sampler import uniform_draws
-from tfrlhf.models.staged_decoding import StagedDecoder
 from tfrlhf.models.statistics import TokenStatistics
 from tfrlhf.models.statistics import token_statistics
 from tfrlhf.models.tokenizer import Tokenizer
@@ -72,7 +72,7 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
         # What `frozen_copy` copied, as long as it should be equal.
         self.original: weakref.ref[Policy] | None = None
         self.built = True
-        self._decoders: dict[Sampler, StagedDecoder] = {}
+        self._decoders: dict[Sampler, Decoder] = {}
 
     @classmethod
     def from_preset(cls, preset: str | pathlib.Path) -> Self:
@@ -349,7 +349,7 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
 
     def decoder(
         self, sampler: Sampler, compiled: Callable[[Any], Any]
-    ) -> StagedDecoder:
+    ) -> Decoder:
         """Returns what continues prompts outside of compiled functions.
 
         Args:
@@ -364,7 +364,11 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
             with adapters.active(self.adapter):
                 return decode_until(self.model, begin, draws, few, **settings)
 
-        return StagedDecoder(until, compiled)
+        return Decoder(until, compiled, self._pad_id)
+
+    @property
+    def _pad_id(self) -> int:
+        return 0 if self.tokenizer is None else self.tokenizer.pad_id
 
     def _decode_settings(self, sampler: Sampler) -> dict[str, Any]:
         return {
@@ -372,7 +376,7 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
             "top_k": sampler.top_k,
             "top_p": sampler.top_p,
             "stop_token_ids": self.stop_token_ids(sampler),
-            "pad_id": 0 if self.tokenizer is None else self.tokenizer.pad_id,
+            "pad_id": self._pad_id,
         }
 
     def stop_token_ids(self, sampler: Sampler) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Fewer rows to the end: the completions of one loop."""
+"""Runs of like length, fewer rows to the end: the completions of one loop."""
 
 import functools
 
@@ -13,7 +13,7 @@ from tests.models.tables import TableModel
 from tfrlhf import Policy
 from tfrlhf import Sampler
 from tfrlhf.models import decode_loop
-from tfrlhf.models import staged_decoding
+from tfrlhf.models import decoder
 from tfrlhf.models.sampler import uniform_draws
 from tfrlhf.types import Prompts
 
@@ -24,7 +24,7 @@ compiled = functools.partial(tf.function, autograph=False)
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    for module in (decode_loop, staged_decoding):
+    for module in (decode_loop, decoder):
         monkeypatch.setattr(module, "SPARED", 48)
 
 
@@ -37,15 +37,15 @@ def prompts(rows, width=5, smallest=1):
 
 def seeing_rows(policy, sampler):
     """A decoder, and the rows of each stage that it runs."""
-    decoder = policy.decoder(sampler, compiled)
-    stage, seen = decoder.stage, []
+    found = policy.decoder(sampler, compiled)
+    stage, seen = found.stage, []
 
     def noting(begin, draws):
         seen.append(int(draws.shape[0]))
         return stage(begin, draws)
 
-    decoder.stage = noting
-    return decoder, seen
+    found.stage = noting
+    return found, seen
 
 
 def assert_same(found, expected):
@@ -57,17 +57,20 @@ def in_one_loop(policy, given, draws, sampler):
     return compiled(lambda *x: policy.decode(*x, sampler))(given, draws)
 
 
-def test_every_row_gets_its_own_tokens():
-    # Sixteen tokens, all as likely, one of which ends a response.
-    policy = Policy(TableModel(np.zeros([16, 16])))
-    sampler = Sampler(stop_token_ids=(3,))
-    draws = uniform_draws((1, 2), 64, 60)
-    given = prompts(64)
-    decoder, seen = seeing_rows(policy, sampler)
-    found = decoder(given, draws)
-    assert seen == [64, 16, 4]
-    for row in range(64):
-        length = int(tf.reduce_sum(given.padding_mask[row]))
+def sixteen_tokens():
+    """All as likely, so that a draw is sixteen times its token."""
+    return Policy(TableModel(np.zeros([16, 16])))
+
+
+def assert_worked_by_hand(found, given, draws):
+    """Token 3 ends a response."""
+    each = len(draws) // len(given.token_ids)
+    for row in range(len(draws)):
+        length = int(tf.reduce_sum(given.padding_mask[row // each]))
+        np.testing.assert_array_equal(
+            found.token_ids[row, :length],
+            given.token_ids[row // each, :length],
+        )
         expected = np.floor(16 * draws[row].numpy()).astype(int)
         if (expected == 3).any():
             expected = expected[: np.argmax(expected == 3) + 1]
@@ -77,6 +80,15 @@ def test_every_row_gets_its_own_tokens():
         )
         assert int(tf.reduce_sum(found.padding_mask[row])) == end
         assert int(found.finished[row]) == (3 in expected)
+
+
+def test_every_row_gets_its_own_tokens():
+    policy, sampler = sixteen_tokens(), Sampler(stop_token_ids=(3,))
+    given, draws = prompts(64), uniform_draws((1, 2), 64, 60)
+    decode, seen = seeing_rows(policy, sampler)
+    found = decode(given, draws)
+    assert seen == [64, 16, 4]
+    assert_worked_by_hand(found, given, draws)
     assert_same(found, in_one_loop(policy, given, draws, sampler))
 
 
@@ -103,8 +115,8 @@ def test_a_cache_goes_on_with_its_rows(family):
     policy = family()
     sampler = Sampler(stop_token_ids=SIXTH)
     draws = uniform_draws((3, 4), 16, 24)
-    decoder, seen = seeing_rows(policy, sampler)
-    found = decoder(prompts(16), draws)
+    decode, seen = seeing_rows(policy, sampler)
+    found = decode(prompts(16), draws)
     assert seen == [16, 4]
     assert_same(found, in_one_loop(policy, prompts(16), draws, sampler))
 
@@ -113,8 +125,8 @@ def test_several_responses_to_a_prompt():
     policy = small.gpt2_policy()
     sampler = Sampler(stop_token_ids=SIXTH)
     draws = uniform_draws((5, 6), 16, 24)
-    decoder, seen = seeing_rows(policy, sampler)
-    found = decoder(prompts(4), draws)
+    decode, seen = seeing_rows(policy, sampler)
+    found = decode(prompts(4), draws)
     assert seen == [16, 4]
     assert_same(found, in_one_loop(policy, prompts(4), draws, sampler))
 
@@ -123,18 +135,47 @@ def test_several_responses_to_a_prompt():
     ("rows", "tokens"), [(12, 24), (16, 3)], ids=["few rows", "few tokens"]
 )
 def test_one_stage_where_more_would_not_pay(rows, tokens):
-    policy = Policy(TableModel(np.zeros([16, 16])))
+    policy = sixteen_tokens()
     sampler = Sampler(stop_token_ids=tuple(range(8)))
-    decoder, seen = seeing_rows(policy, sampler)
-    decoder(prompts(rows), uniform_draws((7, 8), rows, tokens))
+    decode, seen = seeing_rows(policy, sampler)
+    decode(prompts(rows), uniform_draws((7, 8), rows, tokens))
     assert seen == [rows]
 
 
 def test_a_graph_has_one_stage():
-    policy = Policy(TableModel(np.zeros([16, 16])))
+    policy = sixteen_tokens()
     sampler = Sampler(stop_token_ids=(3,))
     draws = uniform_draws((1, 2), 16, 30)
-    decoder, seen = seeing_rows(policy, sampler)
-    found = tf.function(decoder)(prompts(16), draws)
+    decode, seen = seeing_rows(policy, sampler)
+    found = tf.function(decode)(prompts(16), draws)
     assert seen == []
     assert_same(found, in_one_loop(policy, prompts(16), draws, sampler))
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_prompts_of_all_lengths_are_read_in_runs(each):
+    policy, sampler = sixteen_tokens(), Sampler(stop_token_ids=(3,))
+    given = prompts(100 // each, width=90)
+    draws = uniform_draws((9, each), 100, 6)
+    decode, seen = seeing_rows(policy, sampler)
+    found = decode(given, draws)
+    # The last one is filled up.
+    assert [rows for rows in seen if rows == 16] == 7 * [16]
+    assert_worked_by_hand(found, given, draws)
+    assert_same(found, in_one_loop(policy, given, draws, sampler))
+
+
+def test_prompts_of_like_length_stay_together():
+    policy, sampler = sixteen_tokens(), Sampler(stop_token_ids=())
+    decode, seen = seeing_rows(policy, sampler)
+    decode(prompts(64, width=90, smallest=84), uniform_draws((1, 1), 64, 6))
+    assert seen[0] == 64
+
+
+def test_a_cache_is_read_in_runs():
+    policy, sampler = small.gpt2_policy(), Sampler(stop_token_ids=SIXTH)
+    given, draws = prompts(32, width=40), uniform_draws((2, 2), 32, 4)
+    decode, seen = seeing_rows(policy, sampler)
+    found = decode(given, draws)
+    assert seen[0] == 16
+    assert_same(found, in_one_loop(policy, given, draws, sampler))

@@ -1,0 +1,174 @@
+"""Decoding outside of graphs, where the lengths of rows are known.
+
+A compiled loop has as many rows as it began with, and begins where its
+shortest prompt ends: a row waits for longer prompts and longer responses than
+its own. So prompts are decoded in runs of similar length where that is less
+work, and a loop is left when most of its rows have stopped: what goes on is a
+smaller one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tfrlhf.data import batches_by_length
+from tfrlhf.models.decode_loop import SPARED
+from tfrlhf.models.decode_loop import Standing
+from tfrlhf.types import Completions
+from tfrlhf.types import Prompts
+from tfrlhf.types import Tensor
+
+# Halves are compiled twice as often, and with 16 rows slower than quarters.
+SHRINK = 4
+# Fewer rows than this take hardly less time than these.
+FEWEST_ROWS = 4
+# Rows of a run. A step of n rows takes about as long as n and some more rows.
+RUN, MORE = 16, 12
+# Of the work, that runs have to spare: they have shapes of their own.
+WORTH = 0.2
+
+
+class Decoder:
+    """Continues prompts with compiled loops that waste few rows.
+
+    Each row draws the tokens that it would draw in one loop of all rows. What
+    a loop needs is compiled when a batch first needs it; inside of a graph
+    there is but one loop.
+
+    Args:
+        until: from `Prompts` or `Standing`, draws [B, T] and a number of rows
+            to what `decode_until` returns.
+        compiled: compiles a function of tensors.
+        pad_id: what follows a response.
+
+    Attributes:
+        stage: the compiled loop, which may leave rows to another one.
+        whole: the compiled loop for graphs.
+    """
+
+    def __init__(
+        self,
+        until: Callable[..., tuple[Completions, Standing]],
+        compiled: Callable[[Any], Any],
+        pad_id: int,
+    ) -> None:
+        def whole(prompts: Prompts, draws: Tensor) -> Completions:
+            return until(prompts, draws, 0)[0]
+
+        def stage(
+            begin: Prompts | Standing, draws: Tensor
+        ) -> tuple[Completions, Tensor, Standing]:
+            few = _rows_after(draws)
+            completions, standing = until(begin, draws, few)
+            return completions, *_first_active(standing, few)
+
+        self.whole = compiled(whole)
+        self.stage = compiled(stage)
+        self.pad_id = pad_id
+
+    def __call__(self, prompts: Prompts, draws: Tensor) -> Completions:
+        """Continues prompts.
+
+        Args:
+            prompts: `Prompts` of P rows.
+            draws: float32 [B, T], see `decode`.
+
+        Returns:
+            `Completions` of B rows.
+        """
+        if tf.inside_function():
+            return self.whole(prompts, draws)
+        each = draws.shape[0] // len(prompts.token_ids)
+        size = max(RUN // each, 1)
+        lengths = np.asarray(prompts.padding_mask).sum(axis=1)
+        if not _pays_by_length(lengths, each, size, draws.shape[1]):
+            return self._in_stages(prompts, draws)
+        width = prompts.token_ids.shape[1] + draws.shape[1]
+        order, found = [], []
+        for rows, run in batches_by_length(prompts, size):
+            # A short run would be compiled anew.
+            full = np.pad(np.arange(len(rows)), (0, size - len(rows)), "edge")
+            run = Prompts(*(tf.constant(x[full]) for x in run))
+            chosen = _rows_of(rows[full], each)
+            part = self._in_stages(run, tf.gather(draws, chosen))
+            order.append(chosen[: len(rows) * each])
+            found.append(self._widened(part, len(rows) * each, width))
+        place = np.argsort(np.concatenate(order))
+        joined = (tf.concat(x, axis=0) for x in zip(*found, strict=True))
+        return Completions(*(tf.gather(x, place) for x in joined))
+
+    def _in_stages(self, prompts: Prompts, draws: Tensor) -> Completions:
+        completions, rows, standing = self.stage(prompts, draws)
+        while tf.reduce_any(standing.active):
+            left = tf.gather(draws, rows)
+            found, chosen, standing = self.stage(standing, left)
+            completions = _updated(completions, rows, found)
+            rows = tf.gather(rows, chosen)
+        return completions
+
+    def _widened(
+        self, completions: Completions, rows: int, width: int
+    ) -> Completions:
+        """Returns the first rows, with as many columns as all runs get."""
+        token_ids = completions.token_ids
+        room = [[0, 0], [0, width - token_ids.shape[1]]]
+        wide = Completions(
+            *(tf.pad(x, room) if x.shape.rank == 2 else x for x in completions)
+        )
+        padded = tf.pad(token_ids, room, constant_values=self.pad_id)
+        return Completions(*(x[:rows] for x in wide._replace(token_ids=padded)))
+
+
+def _pays_by_length(
+    lengths: NDArray[np.int32], each: int, size: int, limit: int
+) -> bool:
+    """Tells whether runs of similar length are less work than one batch."""
+    if tf.config.list_physical_devices("GPU") or len(lengths) < 2 * size:
+        return False
+    lengths = np.sort(lengths)
+    starts = range(0, len(lengths), size)
+    spread = [np.ptp(lengths[start : start + size]) for start in starts]
+    runs = sum(spread) + len(starts) * limit
+    whole = int(np.ptp(lengths)) + limit
+    in_runs = (size * each + MORE) * runs
+    at_once = (len(lengths) * each + MORE) * whole
+    return bool(in_runs < (1.0 - WORTH) * at_once)
+
+
+def _rows_of(prompts: NDArray[np.int64], each: int) -> NDArray[np.int64]:
+    """Returns the rows of draws that belong to prompts."""
+    return (prompts[:, None] * each + np.arange(each)).reshape(-1)
+
+
+def _rows_after(draws: Tensor) -> Tensor:
+    """Returns how many rows a loop may leave to the next one."""
+    rows, limit = tf.unstack(tf.shape(draws))
+    few = rows // SHRINK
+    pays = (few >= FEWEST_ROWS) & (limit * (rows - few) >= SPARED)
+    return tf.where(pays, few, 0)
+
+
+def _first_active(standing: Standing, count: Tensor) -> tuple[Tensor, Standing]:
+    """Returns the active rows, filled up to `count` with others."""
+    stopped = tf.cast(~standing.active, tf.int32)
+    rows = tf.argsort(stopped, stable=True)[:count]
+    index = standing.index
+    standing = tf.nest.map_structure(
+        lambda x: tf.gather(x, rows), standing._replace(index=rows)
+    )
+    return rows, standing._replace(index=index)
+
+
+def _updated(
+    completions: Completions, rows: Tensor, found: Completions
+) -> Completions:
+    pairs = zip(completions, found, strict=True)
+    return Completions(
+        *(
+            tf.tensor_scatter_nd_update(old, rows[:, None], new)
+            for old, new in pairs
+        )
+    )
