@@ -142,7 +142,7 @@ OUTPUT_HEAD = {
         "test_statistics_of_some_tokens_are_those_of_all",
     ),
 }
-POLICY = {
+GENERATION = {
     "decodes-without-temperature": (
         '"temperature": sampler.temperature,',
         '"temperature": 1.0,',
@@ -153,6 +153,8 @@ POLICY = {
         "            return (self.tokenizer.eos_id,)\n",
         STOPS + "::test_eos_stop_token_and_length_are_three_endings",
     ),
+}
+POLICY = {
     "log-probs-with-dropout": (
         "return self.model.backbone(inputs, training=training)",
         "return self.model.backbone(inputs, training=True)",
@@ -531,6 +533,7 @@ FAULTS = [
     ),
     ("tfrlhf/models/statistics.py", STATISTICS, ALIGNED),
     ("tfrlhf/models/output_head.py", STATISTICS, OUTPUT_HEAD),
+    ("tfrlhf/models/generation.py", NUMBERS, GENERATION),
     ("tfrlhf/models/policy.py", NUMBERS, POLICY),
     ("tfrlhf/models/adapters.py", "tests/models/test_adapters.py", ADAPTERS),
     ("tfrlhf/models/value.py", "tests/models/test_value.py", VALUE),

@@ -17,9 +17,9 @@ PHASES = {
     "tfrlhf/data/prompts.py": ["encode_responses", "padded_rows"],
     "tfrlhf/models/sampler.py": ["uniform_draws", "_sample", "_filtered"],
     "tfrlhf/models/adapters.py": ["Adapter._added", "Adapter.copy"],
-    "tfrlhf/models/policy.py": [
-        "Policy._decode_settings",
-        "Policy.stop_token_ids",
+    "tfrlhf/models/generation.py": [
+        "WithGeneration._decode_settings",
+        "WithGeneration.stop_token_ids",
     ],
     "tfrlhf/models/decoder.py": [
         "Decoder.__call__",

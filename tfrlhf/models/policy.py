@@ -1,48 +1,35 @@
 """The policy: a causal language model that answers prompts."""
 
-import functools
 import pathlib
 import weakref
-from collections.abc import Callable
 from typing import Any
 from typing import Self
 
 import keras
 import keras_hub
-import numpy as np
-import tensorflow as tf
 
-from tfrlhf.data import encode_prompts
-from tfrlhf.data.messages import is_messages
 from tfrlhf.models import adapters
 from tfrlhf.models import backbones
 from tfrlhf.models import transformers_bridge
 from tfrlhf.models.adapters import Adapter
-from tfrlhf.models.decode_loop import Standing
-from tfrlhf.models.decoder import Decoder
-from tfrlhf.models.decoding import decode
-from tfrlhf.models.decoding import decode_until
+from tfrlhf.models.generation import WithGeneration
 from tfrlhf.models.likelihood import WithLikelihood
 from tfrlhf.models.output_head import PLAIN_HEADS
 from tfrlhf.models.output_head import head_statistics
 from tfrlhf.models.preset_files import read_settings
 from tfrlhf.models.preset_files import read_tokenizer
 from tfrlhf.models.preset_files import write_settings
-from tfrlhf.models.sampler import Sampler
-from tfrlhf.models.sampler import uniform_draws
 from tfrlhf.models.statistics import TokenStatistics
 from tfrlhf.models.statistics import token_statistics
 from tfrlhf.models.tokenizer import Tokenizer
 from tfrlhf.models.trunk import WithTrunk
-from tfrlhf.types import Completions
-from tfrlhf.types import Prompts
 from tfrlhf.types import Tensor
 
 # The context of a model that does not say how long a sequence may be.
 UNLIMITED = 2**30
 
 
-class Policy(WithTrunk, WithLikelihood, keras.Model):
+class Policy(WithTrunk, WithGeneration, WithLikelihood, keras.Model):
     """A causal language model with its tokenizer.
 
     Args:
@@ -72,7 +59,7 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
         # What `frozen_copy` copied, as long as it should be equal.
         self.original: weakref.ref[Policy] | None = None
         self.built = True
-        self._decoders: dict[Sampler, Decoder] = {}
+        self._decoders = {}
 
     @classmethod
     def from_preset(cls, preset: str | pathlib.Path) -> Self:
@@ -224,94 +211,6 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
             entropy_has_gradient,
         )
 
-    def generate(
-        self,
-        prompts: str | list[Any] | Prompts,
-        max_new_tokens: int | None = None,
-        sampler: Sampler | None = None,
-        seed: int | tuple[int, int] | None = None,
-    ) -> str | list[str] | Completions:
-        """Answers prompts.
-
-        Args:
-            prompts: a string or a list of messages ({"role", "content"}) for
-                the tokenizer's chat template, a list of either, or `Prompts`.
-            max_new_tokens: the longest response in tokens, the stop token
-                included; wins over the sampler's.
-            sampler: `Sampler`; None samples at temperature 1.
-            seed: int or a pair of them; the same seed gives the same
-                responses, None draws one.
-
-        Returns:
-            The responses without prompt and special tokens (a string for one
-            prompt, a list for a list), or `Completions` for `Prompts`.
-
-        Raises:
-            ValueError: no maximum length, no tokenizer for text, an empty
-                prompt, or a prompt too long for the model's context.
-        """
-        sampler = sampler or Sampler()
-        limit = max_new_tokens
-        if limit is None:
-            limit = sampler.max_new_tokens
-        if limit is None:
-            raise ValueError(
-                "`generate` needs the longest response: give `max_new_tokens` "
-                "or a sampler that has it."
-            )
-        if limit < 1:
-            raise ValueError(
-                "`max_new_tokens` must be at least 1. Received: "
-                f"max_new_tokens={limit}"
-            )
-        if seed is None:
-            seed = int(np.random.default_rng().integers(2**31))
-        if isinstance(prompts, Prompts):
-            return self._generate_ids(prompts, limit, sampler, seed)
-        alone = isinstance(prompts, str) or is_messages(prompts)
-        texts = [prompts] if alone else list(prompts)
-        completions = self._generate_ids(
-            self.encode_prompts(texts, limit), limit, sampler, seed
-        )
-        responses = self.decode_responses(completions)
-        return responses[0] if alone else responses
-
-    def encode_prompts(self, texts: list[Any], max_new_tokens: int) -> Prompts:
-        """Tokenises prompts, leaving room for the response.
-
-        Args:
-            texts: B strings or lists of messages.
-            max_new_tokens: the room to leave, in tokens.
-
-        Returns:
-            `Prompts`, S a multiple of 32 where the context allows.
-
-        Raises:
-            ValueError: no tokenizer, an empty prompt, or one too long.
-        """
-        room = self.context_length - max_new_tokens
-        if room < 1:
-            raise ValueError(
-                f"`max_new_tokens` is {max_new_tokens}, but the model's "
-                f"context is {self.context_length} tokens: it must be "
-                "smaller, to leave room for a prompt."
-            )
-        return encode_prompts(texts, self.need_tokenizer(), room)
-
-    def decode_responses(self, completions: Completions) -> list[str]:
-        """Turns the responses of B completions into B strings."""
-        tokenizer = self.need_tokenizer()
-        token_ids = np.asarray(completions.token_ids)
-        response = np.asarray(completions.response_mask) > 0
-        prompt = (np.asarray(completions.padding_mask) > 0) & ~response
-        return [
-            tokenizer.decode_response(
-                token_ids[row][prompt[row]].tolist(),
-                token_ids[row][response[row]].tolist(),
-            )
-            for row in range(len(token_ids))
-        ]
-
     @property
     def trunk(self) -> keras.Model:
         """The model below the logits, where KerasHub knows one."""
@@ -337,86 +236,6 @@ class Policy(WithTrunk, WithLikelihood, keras.Model):
                 "`Policy(model, tokenizer)`, or pass token ids."
             )
         return self.tokenizer
-
-    def decode(
-        self, prompts: Prompts, draws: Tensor, sampler: Sampler
-    ) -> Completions:
-        """Continues prompts inside a compiled function; see `decode`."""
-        with adapters.active(self.adapter):
-            return decode(
-                self.model, prompts, draws, **self._decode_settings(sampler)
-            )
-
-    def decoder(
-        self, sampler: Sampler, compiled: Callable[[Any], Any]
-    ) -> Decoder:
-        """Returns what continues prompts outside of compiled functions.
-
-        Args:
-            sampler: how responses are drawn.
-            compiled: compiles a function of tensors.
-        """
-
-        def until(
-            begin: Prompts | Standing, draws: Tensor, few: Tensor
-        ) -> tuple[Completions, Standing]:
-            settings = self._decode_settings(sampler)
-            with adapters.active(self.adapter):
-                return decode_until(self.model, begin, draws, few, **settings)
-
-        return Decoder(until, compiled, self._pad_id)
-
-    @property
-    def _pad_id(self) -> int:
-        return 0 if self.tokenizer is None else self.tokenizer.pad_id
-
-    def _decode_settings(self, sampler: Sampler) -> dict[str, Any]:
-        return {
-            "temperature": sampler.temperature,
-            "top_k": sampler.top_k,
-            "top_p": sampler.top_p,
-            "stop_token_ids": self.stop_token_ids(sampler),
-            "pad_id": self._pad_id,
-        }
-
-    def stop_token_ids(self, sampler: Sampler) -> tuple[int, ...]:
-        """Returns the ids that end a response."""
-        if sampler.stop_token_ids is not None:
-            return sampler.stop_token_ids
-        if self.tokenizer is None or self.tokenizer.eos_id is None:
-            return ()
-        return (self.tokenizer.eos_id,)
-
-    def _generate_ids(
-        self,
-        prompts: Prompts,
-        limit: int,
-        sampler: Sampler,
-        seed: int | tuple[int, int],
-    ) -> Completions:
-        rows, length = np.asarray(prompts.token_ids).shape
-        if length + limit > self.context_length:
-            raise ValueError(
-                f"Prompts of {length} tokens with `max_new_tokens`={limit} do "
-                f"not fit the model's context of {self.context_length} tokens."
-            )
-        if not np.asarray(prompts.padding_mask)[:, 0].all():
-            raise ValueError(
-                "Every prompt needs at least one token, right-padded: row "
-                f"{int(np.argmin(np.asarray(prompts.padding_mask)[:, 0]))} of "
-                "`padding_mask` does not start with 1."
-            )
-        if sampler not in self._decoders:
-            self._decoders[sampler] = self.decoder(
-                sampler,
-                functools.partial(
-                    tf.function, jit_compile=True, autograph=False
-                ),
-            )
-        pair = seed if isinstance(seed, tuple) else (seed, 0)
-        draws = uniform_draws(pair, rows, limit)
-        prompts = Prompts(*(tf.constant(x, tf.int32) for x in prompts))
-        return self._decoders[sampler](prompts, draws)
 
 
 def _context_length(model: keras.Model) -> int:
