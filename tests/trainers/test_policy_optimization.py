@@ -1,3 +1,4 @@
+import operator
 import warnings
 
 import keras
@@ -87,10 +88,16 @@ def test_the_state_counts(learned):
 
 
 @pytest.mark.parametrize(
-    "phase", ["rollout", "collect", "experience", "gradient"]
+    "function",
+    [
+        "_decoder.stage",
+        "_collect_function",
+        "_experience_function",
+        "_gradient_function",
+    ],
 )
-def test_a_short_last_batch_compiles_nothing_anew(learned, phase):
-    function = vars(learned[0])[f"_{phase}_function"]
+def test_a_short_last_batch_compiles_nothing_anew(learned, function):
+    function = operator.attrgetter(function)(learned[0])
     assert function.experimental_get_tracing_count() == 1
 
 
