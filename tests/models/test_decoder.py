@@ -142,12 +142,15 @@ def test_one_stage_where_more_would_not_pay(rows, tokens):
     assert seen == [rows]
 
 
-def test_a_graph_has_one_stage():
+@pytest.mark.parametrize("place", ["graph", "GPU"])
+def test_one_loop_in_a_graph_and_on_a_gpu(place, monkeypatch):
     policy = sixteen_tokens()
     sampler = Sampler(stop_token_ids=(3,))
     draws = uniform_draws((1, 2), 16, 30)
     decode, seen = seeing_rows(policy, sampler)
-    found = tf.function(decode)(prompts(16), draws)
+    monkeypatch.setattr(decoder, "_on_gpu", lambda: place == "GPU")
+    run = tf.function(decode) if place == "graph" else decode
+    found = run(prompts(16), draws)
     assert seen == []
     assert_same(found, in_one_loop(policy, prompts(16), draws, sampler))
 
