@@ -12,7 +12,6 @@ from tests import small
 from tests.models.tables import TableModel
 from tfrlhf import Policy
 from tfrlhf import Sampler
-from tfrlhf.models import decode_loop
 from tfrlhf.models import decoder
 from tfrlhf.models.sampler import uniform_draws
 from tfrlhf.types import Prompts
@@ -24,8 +23,7 @@ compiled = functools.partial(tf.function, autograph=False)
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    for module in (decode_loop, decoder):
-        monkeypatch.setattr(module, "SPARED", 48)
+    monkeypatch.setattr(decoder, "SPARED", 1)
 
 
 def prompts(rows, width=5, smallest=1):
@@ -132,13 +130,14 @@ def test_several_responses_to_a_prompt():
 
 
 @pytest.mark.parametrize(
-    ("rows", "tokens"), [(12, 24), (16, 3)], ids=["few rows", "few tokens"]
+    ("rows", "spared"), [(12, 1), (64, 1e15)], ids=["few rows", "a small model"]
 )
-def test_one_stage_where_more_would_not_pay(rows, tokens):
+def test_one_stage_where_more_would_not_pay(rows, spared, monkeypatch):
+    monkeypatch.setattr(decoder, "SPARED", spared)
     policy = sixteen_tokens()
     sampler = Sampler(stop_token_ids=tuple(range(8)))
     decode, seen = seeing_rows(policy, sampler)
-    decode(prompts(rows), uniform_draws((7, 8), rows, tokens))
+    decode(prompts(rows, width=90), uniform_draws((7, 8), rows, 24))
     assert seen == [rows]
 
 

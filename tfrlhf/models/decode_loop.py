@@ -18,10 +18,6 @@ from tfrlhf.models.unstacked import with_room
 from tfrlhf.types import Completions
 from tfrlhf.types import Tensor
 
-# Places in a batch that have to be spared for fewer rows to pay: they are
-# compiled anew.
-SPARED = 1024
-
 
 class Standing(NamedTuple):
     """How far a decode loop has come; B rows of at most L tokens.
@@ -55,7 +51,7 @@ class DecodeLoop(keras_hub.samplers.Sampler):
     def __init__(
         self,
         draws: Tensor,
-        few: Tensor,
+        few: Callable[[Tensor], Tensor],
         head: Callable[[Tensor], Tensor] | None,
         cache_grows: bool,
         *,
@@ -127,9 +123,8 @@ class DecodeLoop(keras_hub.samplers.Sampler):
 
     def _unfinished(self, standing: Standing) -> Tensor:
         active = tf.reduce_sum(tf.cast(standing.active, tf.int32))
-        rows, length = tf.unstack(tf.shape(standing.token_ids))
-        spared = (length - standing.index) * (rows - self.few)
-        return active > tf.where(spared < SPARED, 0, self.few)
+        left = tf.shape(standing.token_ids)[1] - standing.index
+        return active > self.few(left)
 
     def _step(
         self,

@@ -7,6 +7,7 @@ work, and a loop is left when most of its rows have stopped: what goes on is a
 smaller one.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tfrlhf.data import batches_by_length
-from tfrlhf.models.decode_loop import SPARED
 from tfrlhf.models.decode_loop import Standing
 from tfrlhf.types import Completions
 from tfrlhf.types import Prompts
@@ -27,8 +27,11 @@ SHRINK = 4
 FEWEST_ROWS = 4
 # Rows of a run. A step of n rows takes about as long as n and some more rows.
 RUN, MORE = 16, 12
-# Of the work, that runs have to spare: they have shapes of their own.
+# Of the work, that runs have to spare.
 WORTH = 0.2
+# Operations that a smaller loop has to spare a batch, because it is compiled
+# anew: half a second of two processors, for two seconds once.
+SPARED = 3e10
 
 
 class Decoder:
@@ -39,10 +42,10 @@ class Decoder:
     on a GPU, where few rows take about as long as many, there is but one loop.
 
     Args:
-        until: from `Prompts` or `Standing`, draws [B, T] and a number of rows
-            to what `decode_until` returns.
+        until: `decode_until` of a model and its settings.
         compiled: compiles a function of tensors.
         pad_id: what follows a response.
+        work: operations that a token takes.
 
     Attributes:
         stage: the compiled loop, which may leave rows to another one.
@@ -54,20 +57,26 @@ class Decoder:
         until: Callable[..., tuple[Completions, Standing]],
         compiled: Callable[[Any], Any],
         pad_id: int,
+        work: int,
     ) -> None:
         def whole(prompts: Prompts, draws: Tensor) -> Completions:
-            return until(prompts, draws, 0)[0]
+            return until(prompts, draws, lambda left: 0)[0]
 
         def stage(
             begin: Prompts | Standing, draws: Tensor
         ) -> tuple[Completions, Tensor, Standing]:
-            few = _rows_after(draws)
-            completions, standing = until(begin, draws, few)
-            return completions, *_first_active(standing, few)
+            rows = tf.shape(draws)[0]
+            completions, standing = until(
+                begin, draws, lambda left: self._rows_after(rows, left)
+            )
+            most = self._rows_after(rows, tf.shape(standing.token_ids)[1])
+            return completions, *_first_active(standing, most)
 
         self.whole = compiled(whole)
         self.stage = compiled(stage)
         self.pad_id = pad_id
+        # As tokens.
+        self._spared = min(math.ceil(SPARED / work), tf.int32.max)
 
     def __call__(self, prompts: Prompts, draws: Tensor) -> Completions:
         """Continues prompts.
@@ -84,7 +93,8 @@ class Decoder:
         each = draws.shape[0] // len(prompts.token_ids)
         size = max(RUN // each, 1)
         lengths = np.asarray(prompts.padding_mask).sum(axis=1)
-        if not _pays_by_length(lengths, each, size, draws.shape[1]):
+        spared = _spared_by_length(lengths, each, size, draws.shape[1])
+        if spared < self._spared:
             return self._in_stages(prompts, draws)
         width = prompts.token_ids.shape[1] + draws.shape[1]
         order, found = [], []
@@ -109,6 +119,12 @@ class Decoder:
             rows = tf.gather(rows, chosen)
         return completions
 
+    def _rows_after(self, rows: Tensor, left: Tensor) -> Tensor:
+        """Returns how many rows a loop leaves with so many positions to go."""
+        few = rows // SHRINK
+        pays = (few >= FEWEST_ROWS) & (left * (rows - few) >= self._spared)
+        return tf.where(pays, few, 0)
+
     def _widened(
         self, completions: Completions, rows: int, width: int
     ) -> Completions:
@@ -126,33 +142,22 @@ def _on_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def _pays_by_length(
+def _spared_by_length(
     lengths: NDArray[np.int32], each: int, size: int, limit: int
-) -> bool:
-    """Tells whether runs of similar length are less work than one batch."""
-    if len(lengths) < 2 * size:
-        return False
+) -> int:
+    """Returns the tokens that runs of similar length spare, 0 for too few."""
     lengths = np.sort(lengths)
     starts = range(0, len(lengths), size)
     spread = [np.ptp(lengths[start : start + size]) for start in starts]
-    runs = sum(spread) + len(starts) * limit
-    whole = int(np.ptp(lengths)) + limit
-    in_runs = (size * each + MORE) * runs
-    at_once = (len(lengths) * each + MORE) * whole
-    return bool(in_runs < (1.0 - WORTH) * at_once)
+    runs = int(sum(spread)) + len(starts) * limit
+    at_once = (len(lengths) * each + MORE) * (int(np.ptp(lengths)) + limit)
+    spared = at_once - (size * each + MORE) * runs
+    return spared if spared > WORTH * at_once else 0
 
 
 def _rows_of(prompts: NDArray[np.int64], each: int) -> NDArray[np.int64]:
     """Returns the rows of draws that belong to prompts."""
     return (prompts[:, None] * each + np.arange(each)).reshape(-1)
-
-
-def _rows_after(draws: Tensor) -> Tensor:
-    """Returns how many rows a loop may leave to the next one."""
-    rows, limit = tf.unstack(tf.shape(draws))
-    few = rows // SHRINK
-    pays = (few >= FEWEST_ROWS) & (limit * (rows - few) >= SPARED)
-    return tf.where(pays, few, 0)
 
 
 def _first_active(standing: Standing, count: Tensor) -> tuple[Tensor, Standing]:

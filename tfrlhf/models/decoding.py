@@ -56,7 +56,7 @@ def decode(
         >>> decode(model, prompts, uniform_draws((0, 0), 8, 32))
     """
     return decode_until(
-        *(model, prompts, draws, 0),
+        *(model, prompts, draws, lambda left: 0),
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
@@ -69,7 +69,7 @@ def decode_until(
     model: keras.Model,
     begin: Prompts | Standing,
     draws: Tensor,
-    few: Tensor,
+    few: Callable[[Tensor], Tensor],
     **settings: Any,
 ) -> tuple[Completions, Standing]:
     """Continues rows until all of them have stopped, or all but a few.
@@ -78,8 +78,8 @@ def decode_until(
         model: see `decode`.
         begin: `Prompts`, or rows as this function has left them.
         draws: see `decode`, of these rows.
-        few: int32 scalar; the loop is left with as many rows to go, if that
-            spares it enough.
+        few: from the number of positions that are left to the number of rows
+            with which the loop is left; int32 scalars.
         **settings: see `decode`.
 
     Returns:

@@ -142,13 +142,16 @@ class WithGeneration:
         """
 
         def until(
-            begin: Prompts | Standing, draws: Tensor, few: Tensor
+            begin: Prompts | Standing,
+            draws: Tensor,
+            few: Callable[[Tensor], Tensor],
         ) -> tuple[Completions, Standing]:
             settings = self._decode_settings(sampler)
             with adapters.active(self.adapter):
                 return decode_until(self.model, begin, draws, few, **settings)
 
-        return Decoder(until, compiled, self._pad_id)
+        work = 2 * max(self.model.count_params(), 1)
+        return Decoder(until, compiled, self._pad_id, work)
 
     @property
     def _pad_id(self) -> int:
