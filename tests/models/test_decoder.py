@@ -107,26 +107,22 @@ def gemma3_policy():
 
 
 @pytest.mark.parametrize(
-    "family", [small.gpt2_policy, small.llama_policy, gemma3_policy]
+    ("family", "count"),
+    [
+        (small.gpt2_policy, 16),
+        (small.llama_policy, 16),
+        (gemma3_policy, 16),
+        # Four responses to a prompt.
+        (small.gpt2_policy, 4),
+    ],
 )
-def test_a_cache_goes_on_with_its_rows(family):
-    policy = family()
-    sampler = Sampler(stop_token_ids=SIXTH)
-    draws = uniform_draws((3, 4), 16, 24)
+def test_a_cache_goes_on_with_its_rows(family, count):
+    policy, sampler = family(), Sampler(stop_token_ids=SIXTH)
+    given, draws = prompts(count), uniform_draws((3, 4), 16, 24)
     decode, seen = seeing_rows(policy, sampler)
-    found = decode(prompts(16), draws)
+    found = decode(given, draws)
     assert seen == [16, 4]
-    assert_same(found, in_one_loop(policy, prompts(16), draws, sampler))
-
-
-def test_several_responses_to_a_prompt():
-    policy = small.gpt2_policy()
-    sampler = Sampler(stop_token_ids=SIXTH)
-    draws = uniform_draws((5, 6), 16, 24)
-    decode, seen = seeing_rows(policy, sampler)
-    found = decode(prompts(4), draws)
-    assert seen == [16, 4]
-    assert_same(found, in_one_loop(policy, prompts(4), draws, sampler))
+    assert_same(found, in_one_loop(policy, given, draws, sampler))
 
 
 @pytest.mark.parametrize(
