@@ -156,8 +156,8 @@ GENERATION = {
 }
 POLICY = {
     "log-probs-with-dropout": (
-        "return self.model.backbone(inputs, training=training)",
-        "return self.model.backbone(inputs, training=True)",
+        "*(self.model.backbone, token_ids, padding_mask, training),",
+        "*(self.model.backbone, token_ids, padding_mask, True),",
         NUMBERS + "::test_before_any_update_the_ratio_is_1_and_the_kl_0",
     ),
 }
@@ -389,12 +389,12 @@ MICRO_BATCHES = {
 }
 LEAN_LAYERS = {
     "gelu-learns-along-the-identity": (
-        "gate * (1.0 + (x - y) * slope)",
-        "gate * (x * 0.0 + 1.0)",
+        "gate * (1.0 + (wide - wide * gate) * slope)",
+        "gate * 1.0",
     ),
     "gelu-without-its-cube": (
-        "gate = tf.sigmoid(x * (A + B",
-        "gate = tf.sigmoid(x * (A + 0.0 * B",
+        "tf.sigmoid(x * (A + B",
+        "tf.sigmoid(x * (A + 0.0 * B",
     ),
     "norm-passes-the-mean-on": (
         "(to_unit - mean - unit * along)",
@@ -405,6 +405,56 @@ LEAN_LAYERS = {
         "(to_unit - mean)",
     ),
     "lean-layers-stay-lean": ("layer.activation = plain", "pass"),
+}
+LEAN_DENSE = {
+    "dense-forgets-its-bias": (
+        "found = tf.nn.bias_add(found, each)",
+        "found = tf.nn.bias_add(found, 0.0 * each)",
+    ),
+    "dense-forgets-its-activation": (
+        "return found if layer.activation is None else layer.activation(found)",
+        "return found",
+    ),
+    "dense-turns-a-kernel-twice": (
+        "turned = tf.ensure_shape(tf.transpose(kernel), [width, height])",
+        "turned = tf.reshape(kernel, [width, height])",
+    ),
+    "dense-takes-any-einsum": (
+        "return len(inner) if plain",
+        "return len(inner) if True",
+    ),
+    "dense-forgets-adapters": ("or layer.lora_enabled", ""),
+}
+LEAN_PRODUCTS = {
+    "product-does-not-mind-the-order": ("if swapped:", "if False:"),
+    "product-turns-nothing": (
+        "turned = axes.endswith(before) and not axes.endswith(after)",
+        "turned = False",
+    ),
+    "product-stays-tensorflows": (
+        "        tf.einsum = _einsum",
+        "        pass",
+    ),
+}
+LAST_BLOCK = {
+    "states-are-put-back-elsewhere": (
+        "tf.scatter_nd(places, found, shape)",
+        "tf.scatter_nd(places[::-1], found, shape)",
+    ),
+    "all-states-reach-the-last-block": (
+        "if places is None or not known:",
+        "if True:",
+    ),
+    "counts-are-not-rounded-up": (
+        "more = -tf.shape(places)[0] % BUCKET",
+        "more = 0",
+    ),
+}
+HEADS = {
+    "states-after-the-tokens": (
+        "tf.where(mask[:, 1:] > 0)",
+        "tf.where(mask > 0)",
+    ),
 }
 LOOKUPS = {
     "one-lookup-is-enough": (
@@ -510,6 +560,22 @@ FAULTS = [
         "tests/models/test_lean_layers.py",
         LEAN_LAYERS,
     ),
+    (
+        "tfrlhf/models/lean_dense.py",
+        "tests/models/test_lean_dense.py",
+        LEAN_DENSE,
+    ),
+    (
+        "tfrlhf/models/lean_products.py",
+        "tests/models/test_lean_products.py",
+        LEAN_PRODUCTS,
+    ),
+    (
+        "tfrlhf/models/last_block.py",
+        "tests/models/test_last_block.py",
+        LAST_BLOCK,
+    ),
+    ("tfrlhf/models/heads.py", "tests/models/test_policy.py", HEADS),
     ("tfrlhf/models/lookups.py", "tests/models/test_lookups.py", LOOKUPS),
     (
         "tfrlhf/models/replaced_calls.py",

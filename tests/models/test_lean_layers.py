@@ -81,9 +81,9 @@ def test_a_model_learns_the_same_and_is_as_before(dtype):
         received = gradients()
     changed = [now for now, then in pairs if now != then]
     assert seen() == before
-    # Of each of 2 blocks: two normalisations, the block and its dense layer;
-    # and the last normalisation.
-    assert len(changed) == 9
+    # Of each of 2 blocks: two normalisations, the block, six dense layers; and
+    # the last normalisation.
+    assert len(changed) == 19
     received, expected = (
         np.concatenate([np.ravel(tf.convert_to_tensor(x)) for x in found])
         for found in (received, expected)

@@ -43,14 +43,19 @@ FIRST, SECOND, OTHER = [7, 3, 9], [4, 8, 2, 5, 6, 1], [11, 12, 13]
 SEGMENTS = [[1] * 3 + [2] * 6 + [0]]
 
 
-@pytest.fixture(params=BACKBONES)
-def backbone(request):
+def made(name):
+    """A backbone of a family, with weights that are not small."""
     keras.utils.set_random_seed(1)
-    model = getattr(keras_hub.models, request.param)(**BACKBONES[request.param])
+    model = getattr(keras_hub.models, name)(**BACKBONES[name])
     draw = np.random.default_rng(1)
     for weight in model.trainable_weights:
         weight.assign(weight + 0.3 * draw.normal(size=weight.shape))
     return model
+
+
+@pytest.fixture(params=BACKBONES)
+def backbone(request):
+    return made(request.param)
 
 
 def inputs(*rows):

@@ -1,5 +1,6 @@
 """A Keras model whose phases XLA compiles, or does not."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfrlhf.models.compilation import Compilers
+from tfrlhf.models.lean_layers import lean_layers
 from tfrlhf.types import Tensor
 
 
@@ -61,8 +63,15 @@ class CompiledModel(keras.Model):
     def _compiled(self, function: Any, phase: str = "update") -> Any:
         if self.run_eagerly:
             return function
+
+        @functools.wraps(function)
+        def lean(*inputs: Any) -> Any:
+            with lean_layers(self):
+                return function(*inputs)
+
         return tf.function(
-            function,
+            # Decoding keeps to the layers that its cache was made by.
+            function if phase == "rollout" else lean,
             jit_compile=self.compilers[phase],
             autograph=False,
             reduce_retracing=True,

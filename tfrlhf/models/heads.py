@@ -2,9 +2,11 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfrlhf.models import adapters
 from tfrlhf.models.adapters import Adapter
+from tfrlhf.models.last_block import states_read
 from tfrlhf.types import Tensor
 
 
@@ -37,6 +39,7 @@ def hidden_states(
     padding_mask: Tensor,
     training: bool,
     adapter: Adapter | None = None,
+    places: Tensor | None = None,
 ) -> Tensor:
     """Runs a backbone.
 
@@ -46,13 +49,27 @@ def hidden_states(
         padding_mask: int32 [B, S].
         training: whether dropout is on.
         adapter: what is active meanwhile.
+        places: int [N, 2], row and position of the states that are read, see
+            `states_read`; None for all.
 
     Returns:
         [B, S, H], after the last normalisation.
     """
     inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
-    with adapters.active(adapter):
+    with adapters.active(adapter), states_read(backbone, places):
         return backbone(inputs, training=training)
+
+
+def places_before(mask: Tensor | None) -> Tensor | None:
+    """Finds the states from which tokens are foretold and valued.
+
+    Args:
+        mask: int32 [B, S], 1 on the tokens; None for all of them.
+
+    Returns:
+        int64 [N, 2], see `hidden_states`; None for all.
+    """
+    return None if mask is None else tf.where(mask[:, 1:] > 0)
 
 
 def hidden_size(backbone: keras.Model) -> int:

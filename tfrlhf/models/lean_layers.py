@@ -5,6 +5,7 @@ keeps what its own gradient needs. With one gradient for the whole, a step
 remembers less, and its elementwise part takes less time (docs/performance.md).
 """
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ import keras
 import keras_hub  # noqa: F401, registers its activation.
 import tensorflow as tf
 
+from tfrlhf.models.lean_dense import dense_call
+from tfrlhf.models.lean_products import lean_products
 from tfrlhf.models.replaced_calls import replaced_calls
 from tfrlhf.types import Tensor
 
@@ -41,11 +44,12 @@ def lean_layers(model: keras.Model) -> Iterator[None]:
         for layer in layers
         if getattr(layer, "activation", None) is plain is not None
     ]
-    norms = [(x, _norm_call(x)) for x in layers if _is_plain_norm(x)]
+    calls = [(x, _norm_call(x)) for x in layers if _is_plain_norm(x)]
+    calls += [(x, call) for x in layers if (call := dense_call(x)) is not None]
     try:
         for layer in active:
             layer.activation = gelu
-        with replaced_calls(norms):
+        with replaced_calls(calls), lean_products():
             yield
     finally:
         for layer in active:
@@ -66,14 +70,20 @@ def _is_plain_norm(layer: Any) -> bool:
 
 def _norm_call(layer: Any) -> Any:
     def call(inputs: Tensor) -> Tensor:
-        x = tf.cast(inputs, tf.float32)
+        x = tf.cast(inputs, layer.compute_dtype)
         scale, shift = (
             tf.cast(v, tf.float32) for v in (layer.gamma, layer.beta)
         )
-        found = layer_norm(x, scale, shift, layer.epsilon)
-        return tf.cast(found, layer.compute_dtype)
+        return layer_norm(x, scale, shift, layer.epsilon)
 
     return call
+
+
+# Elementwise chains are one pass over memory so, the products around them stay
+# TensorFlow's.
+_fused = functools.partial(
+    tf.function, jit_compile=True, autograph=False, reduce_retracing=True
+)
 
 
 @tf.custom_gradient
@@ -83,7 +93,7 @@ def gelu(x: Tensor) -> Any:
     0.5·(1 + tanh(u / 2)) = σ(u).
 
     Args:
-        x: float tensor of any shape.
+        x: float tensor of any shape; computed in float32.
 
     Returns:
         The same shape and dtype.
@@ -92,14 +102,26 @@ def gelu(x: Tensor) -> Any:
         >>> round(float(gelu(tf.constant(1.0))), 4)
         0.8412
     """
-    gate = tf.sigmoid(x * (A + B * (x * x)))
-    y = x * gate
+    return _gelu(x), functools.partial(_gelu_gradient, x)
 
-    def gradient(upstream: Tensor) -> Tensor:
-        slope = A + (3.0 * B) * (x * x)
-        return gate * (1.0 + (x - y) * slope) * upstream
 
-    return y, gradient
+@_fused
+def _gelu(x: Tensor) -> Tensor:
+    wide = tf.cast(x, tf.float32)
+    return tf.cast(wide * _gate(wide), x.dtype)
+
+
+@_fused
+def _gelu_gradient(x: Tensor, upstream: Tensor) -> Tensor:
+    wide = tf.cast(x, tf.float32)
+    gate = _gate(wide)
+    slope = A + (3.0 * B) * (wide * wide)
+    found = gate * (1.0 + (wide - wide * gate) * slope)
+    return tf.cast(found * tf.cast(upstream, tf.float32), x.dtype)
+
+
+def _gate(x: Tensor) -> Tensor:
+    return tf.sigmoid(x * (A + B * (x * x)))
 
 
 def layer_norm(
@@ -108,13 +130,13 @@ def layer_norm(
     """Normalises the last axis (https://arxiv.org/abs/1607.06450).
 
     Args:
-        x: float32 [..., H].
+        x: float [..., H]; computed in float32.
         scale: float32 [H].
         shift: float32 [H].
         epsilon: added to the variance.
 
     Returns:
-        float32 [..., H].
+        The shape and dtype of `x`.
 
     Example:
         >>> layer_norm(
@@ -125,21 +147,44 @@ def layer_norm(
 
     @tf.custom_gradient
     def normalized(x: Tensor, scale: Tensor, shift: Tensor) -> Any:
-        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
-        variance = tf.reduce_mean(centred * centred, axis=-1, keepdims=True)
-        inverse = tf.math.rsqrt(variance + epsilon)
-        unit = centred * inverse
-
         def gradient(upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            rows = tf.reshape(upstream, [-1, upstream.shape[-1]])
-            product = upstream * unit
-            to_scale = tf.reduce_sum(tf.reshape(product, tf.shape(rows)), 0)
-            to_unit = upstream * scale
-            along = tf.reduce_mean(product * scale, axis=-1, keepdims=True)
-            mean = tf.reduce_mean(to_unit, axis=-1, keepdims=True)
-            to_x = inverse * (to_unit - mean - unit * along)
-            return to_x, to_scale, tf.reduce_sum(rows, axis=0)
+            to_x, product = _norm_gradient(x, scale, epsilon, upstream)
+            # XLA sums along columns slowly.
+            to_scale, to_shift = (
+                tf.reduce_sum(tf.reshape(each, [-1, x.shape[-1]]), axis=0)
+                for each in (product, tf.cast(upstream, tf.float32))
+            )
+            return to_x, to_scale, to_shift
 
-        return unit * scale + shift, gradient
+        return _norm(x, scale, shift, epsilon), gradient
 
     return normalized(x, scale, shift)
+
+
+@_fused
+def _norm(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor:
+    unit, _ = _standardized(x, epsilon)
+    return tf.cast(unit * scale + shift, x.dtype)
+
+
+@_fused
+def _norm_gradient(
+    x: Tensor, scale: Tensor, epsilon: float, upstream: Tensor
+) -> tuple[Tensor, Tensor]:
+    unit, inverse = _standardized(x, epsilon)
+    upstream = tf.cast(upstream, tf.float32)
+    product = upstream * unit
+    to_unit = upstream * scale
+    along = tf.reduce_mean(product * scale, axis=-1, keepdims=True)
+    mean = tf.reduce_mean(to_unit, axis=-1, keepdims=True)
+    to_x = inverse * (to_unit - mean - unit * along)
+    return tf.cast(to_x, x.dtype), product
+
+
+def _standardized(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Returns float32 [..., H] of mean 0 and variance 1, and 1 / deviation."""
+    x = tf.cast(x, tf.float32)
+    centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+    variance = tf.reduce_mean(centred * centred, axis=-1, keepdims=True)
+    inverse = tf.math.rsqrt(variance + epsilon)
+    return centred * inverse, inverse

@@ -10,6 +10,7 @@ import keras_hub
 
 from tfrlhf.models import adapters
 from tfrlhf.models import backbones
+from tfrlhf.models import heads
 from tfrlhf.models import transformers_bridge
 from tfrlhf.models.adapters import Adapter
 from tfrlhf.models.generation import WithGeneration
@@ -123,7 +124,11 @@ class Policy(WithTrunk, WithGeneration, WithLikelihood, keras.Model):
             return self.model(inputs, training=training)
 
     def hidden_states(
-        self, token_ids: Tensor, padding_mask: Tensor, training: bool = False
+        self,
+        token_ids: Tensor,
+        padding_mask: Tensor,
+        training: bool = False,
+        where: Tensor | None = None,
     ) -> Tensor:
         """Runs the trunk alone, for heads that share it.
 
@@ -131,6 +136,8 @@ class Policy(WithTrunk, WithGeneration, WithLikelihood, keras.Model):
             token_ids: int32 [B, S].
             padding_mask: int32 [B, S].
             training: whether dropout is on.
+            where: see `token_statistics`; only the states before these
+                tokens have a meaning then.
 
         Returns:
             What the head takes, [B, S, H].
@@ -143,9 +150,10 @@ class Policy(WithTrunk, WithGeneration, WithLikelihood, keras.Model):
                 f"A {type(self.model).__name__} cannot share its trunk: its "
                 "head is more than its embedding. Use `share_trunk=False`."
             )
-        inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
-        with adapters.active(self.adapter):
-            return self.model.backbone(inputs, training=training)
+        return heads.hidden_states(
+            *(self.model.backbone, token_ids, padding_mask, training),
+            *(self.adapter, heads.places_before(where)),
+        )
 
     def log_probs(
         self,
@@ -198,7 +206,7 @@ class Policy(WithTrunk, WithGeneration, WithLikelihood, keras.Model):
         if isinstance(self.model, PLAIN_HEADS):
             return head_statistics(
                 self.model,
-                self.hidden_states(token_ids, padding_mask, training),
+                self.hidden_states(token_ids, padding_mask, training, where),
                 token_ids,
                 temperature,
                 where,

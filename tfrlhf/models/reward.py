@@ -182,10 +182,11 @@ class RewardModel(WithTrunk, TrainableModel):
         Returns:
             float32 [B].
         """
-        hidden = heads.hidden_states(
-            self.backbone, token_ids, padding_mask, training, self.adapter
-        )
         last = ops.last_token_index(padding_mask)
+        hidden = heads.hidden_states(
+            *(self.backbone, token_ids, padding_mask, training, self.adapter),
+            places=tf.stack([tf.range(tf.shape(last)[0]), last], axis=1),
+        )
         raw = self.head(tf.gather(hidden, last, batch_dims=1))[:, 0]
         return raw * self.gain + self.bias
 

@@ -18,7 +18,6 @@ from tfrlhf.models import start_check
 from tfrlhf.models.compilation import Compilers
 from tfrlhf.models.compilation import JitCompile
 from tfrlhf.models.compiled_model import CompiledModel
-from tfrlhf.models.lean_layers import lean_layers
 from tfrlhf.models.lookups import gradients as lookup_gradients
 from tfrlhf.models.lookups import noted_lookups
 from tfrlhf.models.micro_batches import rows_of_part
@@ -433,7 +432,6 @@ class TrainableModel(CompiledModel):
             # One edge to all of its operations, not one of every gradient.
             with tf.control_dependencies([tf.group(gradients)]):
                 with (
-                    lean_layers(self),
                     tf.GradientTape() as tape,
                     noted_lookups(self, tape) as lookups,
                 ):

@@ -116,7 +116,11 @@ class ValueModel(WithTrunk, keras.Model):
         return self.backbone
 
     def call(
-        self, token_ids: Tensor, padding_mask: Tensor, training: bool = False
+        self,
+        token_ids: Tensor,
+        padding_mask: Tensor,
+        training: bool = False,
+        where: Tensor | None = None,
     ) -> Tensor:
         """Values the state before every token.
 
@@ -124,6 +128,8 @@ class ValueModel(WithTrunk, keras.Model):
             token_ids: int32 [B, S].
             padding_mask: int32 [B, S].
             training: whether dropout is on.
+            where: int32 [B, S], 1 on the tokens before which the value is
+                asked for; the others have no meaning. None for all.
 
         Returns:
             float32 [B, S], aligned: index t is the head on the hidden state at
@@ -131,7 +137,8 @@ class ValueModel(WithTrunk, keras.Model):
         """
         return self.from_hidden(
             heads.hidden_states(
-                self.backbone, token_ids, padding_mask, training, self.adapter
+                *(self.backbone, token_ids, padding_mask, training),
+                *(self.adapter, heads.places_before(where)),
             )
         )
 

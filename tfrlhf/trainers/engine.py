@@ -122,7 +122,11 @@ class RolloutEngine(ScoringEngine):
             values = (
                 tf.zeros_like(token_ids, tf.float32)
                 if self.value is None
-                else self.value.call(token_ids, padding_mask)
+                else self.value.call(
+                    token_ids,
+                    padding_mask,
+                    where=self.positions(response_mask, "collect"),
+                )
             )
             rows = token_ids, padding_mask, response_mask
             return (

@@ -144,7 +144,11 @@ class PolicyLearner(RolloutEngine):
 
     def _value_losses(self, batch: Experience, training: bool) -> BatchLosses:
         value: Any = self.value
-        values = value.call(batch.token_ids, batch.padding_mask)
+        values = value.call(
+            batch.token_ids,
+            batch.padding_mask,
+            where=self.positions(batch.response_mask),
+        )
         metrics = value_metrics(self.objective, batch, values)
         terms = self.objective.value_weight * metrics["loss/value"]
         return self._terms(batch, terms, metrics)
@@ -166,7 +170,7 @@ class PolicyLearner(RolloutEngine):
         learns = self.objective.entropy_weight > 0.0
         values = tf.zeros_like(batch.old_values)
         if self.value is not None and self.value.shares_trunk:
-            hidden = self.policy.hidden_states(ids, mask)
+            hidden = self.policy.hidden_states(ids, mask, where=where)
             values = self.value.from_hidden(hidden)
             seen = head_statistics(
                 self.policy.model, hidden, ids, temperature, where, learns
@@ -178,7 +182,7 @@ class PolicyLearner(RolloutEngine):
                 entropy_has_gradient=learns,
             )
             if self.value is not None and with_values:
-                values = self.value.call(ids, mask)
+                values = self.value.call(ids, mask, where=where)
         # Elsewhere nothing was asked for: a ratio of 1 there.
         log_probs = tf.where(
             batch.response_mask > 0, seen.log_probs, batch.old_log_probs
