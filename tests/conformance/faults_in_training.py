@@ -46,8 +46,8 @@ EXPERIENCE = {
         "counts = tf.reduce_sum(rollout.padding_mask, axis=-1)",
     ),
     "logged-gap-over-padding": (
-        "        mask > 0, tf.abs(rollout.sampler_log_probs",
-        "        mask >= 0, tf.abs(rollout.sampler_log_probs",
+        "tf.where(rollout.response_mask > 0, gap, 0.0)",
+        "gap",
     ),
     "sequence-kl-unmasked": (
         "log_probs = tf.where(mask > 0, log_probs, 0.0)\n    ref",
@@ -144,27 +144,13 @@ MINIBATCHES = {
         "present = np.arange(len(response_mask))",
     ),
 }
+TRUST = "tests/trainers/test_looking.py"
 SEED = "tests/trainers/test_engine.py::test_a_rollout_follows_from_seed_and_row"
 ENGINE = {
     "rollout-ignores-the-seed": (
         "draws = uniform_draws(pair, ",
         "draws = uniform_draws((0, 0), ",
         SEED,
-    ),
-    "rollout-log-probs-without-temperature": (
-        "            self.sampler.temperature,\n            where",
-        "            1.0,\n            where",
-        NUMBERS + "::test_the_temperature_is_in_all_log_probs_and_the_entropy",
-    ),
-    "kl-against-the-policy-itself": (
-        "self._response_log_probs(self.reference, *rows),",
-        "self._response_log_probs(self.policy, *rows),",
-        NUMBERS + "::test_the_temperature_is_in_all_log_probs_and_the_entropy",
-    ),
-    "values-are-0": (
-        "if self.value is None\n                else self.value.call(",
-        "if True\n                else self.value.call(",
-        METRICS + "::test_metrics_of_the_values",
     ),
     "evaluation-forgets-the-parts": (
         "for n in EVALUATED} | found.metrics",
@@ -176,11 +162,6 @@ ENGINE = {
         "total + mean * batch_size",
         "tests/trainers/test_engine.py::"
         "test_evaluate_weighs_every_prompt_the_same",
-    ),
-    "ratio-then-over-now": (
-        "ratio = tf.exp(now - rollout.log_probs)",
-        "ratio = tf.exp(rollout.log_probs - now)",
-        STEP + "::test_ratios_are_of_now_over_then",
     ),
 }
 STEP_REWARDS = "tests/trainers/test_step_rewards.py"
@@ -279,17 +260,59 @@ PPO = {
         STEP + "::test_score_rules_apply_in_order_to_what_the_reward_gave",
     ),
 }
-LEARNER = {
+LOOKING = {
+    "ratio-then-over-now": (
+        "ratio = tf.exp(now - rollout.log_probs)",
+        "ratio = tf.exp(rollout.log_probs - now)",
+        STEP + "::test_ratios_are_of_now_over_then",
+    ),
+    "rollout-log-probs-without-temperature": (
+        "            self.sampler.temperature,\n            where",
+        "            1.0,\n            where",
+        NUMBERS + "::test_the_temperature_is_in_all_log_probs_and_the_entropy",
+    ),
+    "kl-against-the-policy-itself": (
+        "self._response_log_probs(self.reference, *rows),",
+        "self._response_log_probs(self.policy, *rows),",
+        NUMBERS + "::test_the_temperature_is_in_all_log_probs_and_the_entropy",
+    ),
+    "values-are-0": (
+        "if self.value is None:\n            return",
+        "if True:\n            return",
+        METRICS + "::test_metrics_of_the_values",
+    ),
     "learner-with-dropout": (
-        "*(ids, mask, temperature),",
-        "*(ids, mask, temperature, True),",
+        "*(token_ids, padding_mask, temperature),",
+        "*(token_ids, padding_mask, temperature, True),",
         NUMBERS + "::test_before_any_update_the_ratio_is_1_and_the_kl_0",
     ),
     "update-without-temperature": (
-        "*(ids, mask, temperature),",
-        "*(ids, mask),",
+        "*(token_ids, padding_mask, temperature),",
+        "*(token_ids, padding_mask),",
         NUMBERS + "::test_the_temperature_is_in_all_log_probs_and_the_entropy",
     ),
+    "nobody-watches-the-sampler": (
+        "asked = tf.concat([[0], is_known[1:]], axis=0) == 0",
+        "asked = is_known == 0",
+        TRUST,
+    ),
+    "the-sampler-is-asked-in-vain": (
+        "asked = tf.concat([[0], is_known[1:]], axis=0) == 0",
+        "asked = is_known >= 0",
+        TRUST,
+    ),
+    "any-sampler-is-trusted": (
+        "and self.sampler.top_p >= 1.0",
+        "",
+        TRUST,
+    ),
+    "short-floats-are-trusted": (
+        'layer.compute_dtype == "float32"',
+        "True",
+        TRUST,
+    ),
+}
+LEARNER = {
     "prompts-count-in-the-loss": (
         "mask = tf.cast(batch.response_mask, tf.float32)\n        if self",
         "mask = tf.cast(batch.padding_mask, tf.float32)\n        if self",
@@ -316,8 +339,8 @@ LEARNER = {
         UPDATE,
     ),
     "learnt-entropy-without-gradient": (
-        "learns = self.objective.entropy_weight > 0.0",
-        "learns = False",
+        "self.objective.entropy_weight > 0.0,\n            with",
+        "False,\n            with",
         UPDATE,
     ),
 }
@@ -353,6 +376,7 @@ FAULTS = [
         MINIBATCHES,
     ),
     ("tfrlhf/trainers/engine.py", NUMBERS, ENGINE),
+    ("tfrlhf/trainers/looking.py", NUMBERS, LOOKING),
     ("tfrlhf/trainers/scoring.py", SCORES, SCORED),
     ("tfrlhf/trainers/policy_optimization.py", NUMBERS, PPO),
     ("tfrlhf/trainers/policy_learner.py", NUMBERS, LEARNER),

@@ -97,10 +97,13 @@ PHASES = {
         "_sampled",
     ],
     "tfrlhf/trainers/engine.py": [
-        "RolloutEngine._compile_collect.collect",
         "RolloutEngine.rollout",
         "RolloutEngine.evaluate",
-        "RolloutEngine.response_ratios",
+    ],
+    "tfrlhf/trainers/looking.py": [
+        "LookingEngine._compile_collect.collect",
+        "LookingEngine.statistics_and_values",
+        "LookingEngine.response_ratios",
     ],
     "tfrlhf/trainers/example_mixing.py": [
         "ExampleBatches.rows",

@@ -6,6 +6,7 @@ from tfrlhf.rollout.advantages import WhitenedReturns
 from tfrlhf.rollout.experience import make_experience
 from tfrlhf.rollout.experience import rollout_metrics
 from tfrlhf.rollout.experience import rollout_rewards
+from tfrlhf.rollout.experience import sampler_gap
 from tfrlhf.rollout.experience import sequence_kl
 from tfrlhf.rollout.experience import value_metrics
 from tfrlhf.rollout.prompt_records import as_columns
@@ -56,6 +57,7 @@ __all__ = [
     "rejection_sample",
     "rollout_metrics",
     "rollout_rewards",
+    "sampler_gap",
     "scores_ids",
     "sequence_kl",
     "value_metrics",

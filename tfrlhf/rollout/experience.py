@@ -97,9 +97,6 @@ def rollout_metrics(rollout: Rollout, kl_weight: Tensor) -> dict[str, Tensor]:
     kl = sequence_kl(rollout.log_probs, rollout.ref_log_probs, mask)
     mean_kl = ops.masked_mean(kl, present)
     scores = ops.masked_mean(rollout.scores, present)
-    gap = tf.where(
-        mask > 0, tf.abs(rollout.sampler_log_probs - rollout.log_probs), 0.0
-    )
     return {
         "objective/scores": scores,
         "objective/scores_deviation": tf.sqrt(
@@ -112,8 +109,21 @@ def rollout_metrics(rollout: Rollout, kl_weight: Tensor) -> dict[str, Tensor]:
         "length/finished": ops.masked_mean(
             tf.cast(rollout.finished, tf.float32), present
         ),
-        "sampler/log_prob_gap": tf.reduce_max(gap),
+        "sampler/log_prob_gap": sampler_gap(rollout),
     }
+
+
+def sampler_gap(rollout: Rollout) -> Tensor:
+    """Compares the sampler's log-probabilities with the policy's.
+
+    Args:
+        rollout: `Rollout` of B rows.
+
+    Returns:
+        float32 scalar, the largest difference.
+    """
+    gap = tf.abs(rollout.sampler_log_probs - rollout.log_probs)
+    return tf.reduce_max(tf.where(rollout.response_mask > 0, gap, 0.0))
 
 
 def value_metrics(experience: Experience) -> dict[str, Tensor]:

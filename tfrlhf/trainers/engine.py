@@ -1,7 +1,7 @@
 """The engine of policy optimisation: sample, score and look, compiled.
 
-Knows how completions come to be and what is known of them; not how a policy
-learns from them.
+Knows how completions come to be; what is known of them is in `scoring.py` and
+`looking.py`, how a policy learns from them further up.
 """
 
 import warnings
@@ -12,18 +12,15 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfrlhf import data
-from tfrlhf import ops
 from tfrlhf.models.policy import Policy
-from tfrlhf.models.reference import frozen_copy
 from tfrlhf.models.sampler import Sampler
 from tfrlhf.models.sampler import uniform_draws
 from tfrlhf.models.value import ValueModel
 from tfrlhf.rollout import Reward
 from tfrlhf.rollout import rollout_metrics
 from tfrlhf.trainers import replicas
+from tfrlhf.trainers.looking import LookingEngine
 from tfrlhf.trainers.prompt_batches import PromptBatches
-from tfrlhf.trainers.scoring import ScoringEngine
-from tfrlhf.trainers.scoring import freeze
 from tfrlhf.trainers.state import TrainingState
 from tfrlhf.types import Completions
 from tfrlhf.types import Prompts
@@ -52,7 +49,7 @@ class Iteration(NamedTuple):
     rollout: Rollout
 
 
-class RolloutEngine(ScoringEngine):
+class RolloutEngine(LookingEngine):
     """Policy, reward, value model and reference with their compiled phases.
 
     Args:
@@ -71,10 +68,7 @@ class RolloutEngine(ScoringEngine):
         value: ValueModel | None = None,
         reference: Policy | None = None,
     ) -> None:
-        super().__init__(policy, reward)
-        self.value = value
-        self.reference = reference or frozen_copy(policy)
-        freeze("reference", self.reference, policy)
+        super().__init__(policy, reward, value, reference)
         self.state = TrainingState()
         self.last_iteration: Iteration | None = None
         self.built = True
@@ -115,32 +109,6 @@ class RolloutEngine(ScoringEngine):
             rollout = self._compiled(rollout, "rollout")
         self._rollout_function = rollout
 
-    def _compile_collect(self) -> None:
-        def collect(
-            token_ids: Tensor, padding_mask: Tensor, response_mask: Tensor
-        ) -> Any:
-            values = (
-                tf.zeros_like(token_ids, tf.float32)
-                if self.value is None
-                else self.value.call(
-                    token_ids,
-                    padding_mask,
-                    where=self.positions(response_mask, "collect"),
-                )
-            )
-            rows = token_ids, padding_mask, response_mask
-            return (
-                log_probs(*rows),
-                self._response_log_probs(self.reference, *rows),
-                values,
-            )
-
-        def log_probs(*rows: Tensor) -> Tensor:
-            return self._response_log_probs(self.policy, *rows)
-
-        self._log_probs_function = self._compiled(log_probs, "collect")
-        self._collect_function = self._compiled(collect, "collect")
-
     def rollout(
         self,
         prompts: Sequence[Any] | Prompts,
@@ -172,89 +140,6 @@ class RolloutEngine(ScoringEngine):
         return trimmed(
             Completions(*(tf.reshape(x, [-1, *x.shape[2:]]) for x in grouped))
         )
-
-    def collect(
-        self,
-        completions: Completions,
-        scores: Tensor,
-        batch_size: int = 1,
-        step_rewards: Tensor | None = None,
-    ) -> Rollout:
-        """Looks at completions with policy, reference and value model.
-
-        Args:
-            completions: `Completions` of B rows.
-            scores: float32 [B].
-            batch_size: what a short batch is padded to.
-            step_rewards: float32 [B, S], what of the scores lies where steps
-                end; None for nothing.
-
-        Returns:
-            `Rollout`.
-        """
-        log_probs, ref_log_probs, values = self.look(
-            completions.token_ids,
-            completions.padding_mask,
-            completions.response_mask,
-            batch_size,
-        )
-        return Rollout(
-            *completions,
-            log_probs=log_probs,
-            ref_log_probs=ref_log_probs,
-            values=values,
-            scores=scores,
-            step_rewards=(
-                tf.zeros_like(log_probs)
-                if step_rewards is None
-                else step_rewards
-            ),
-        )
-
-    def look(
-        self,
-        token_ids: Tensor,
-        padding_mask: Tensor,
-        response_mask: Tensor,
-        batch_size: int = 1,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Runs policy, reference and value model over sequences.
-
-        Args:
-            token_ids: int32 [B, S].
-            padding_mask: int32 [B, S].
-            response_mask: int32 [B, S].
-            batch_size: what a short batch is padded to.
-
-        Returns:
-            Log-probabilities of policy and reference, 0 outside responses,
-            and the values, 0 without a value model; float32 [B, S], aligned.
-        """
-        rows = token_ids, padding_mask, response_mask
-        return self.run_phase("collect", rows, batch_size)
-
-    def _response_log_probs(
-        self,
-        policy: Policy,
-        token_ids: Tensor,
-        padding_mask: Tensor,
-        response_mask: Tensor,
-    ) -> Tensor:
-        log_probs = policy.log_probs(
-            token_ids,
-            padding_mask,
-            self.sampler.temperature,
-            where=self.positions(response_mask, "collect"),
-        )
-        return ops.zero_outside(log_probs, response_mask)
-
-    def response_ratios(self, rollout: Rollout) -> Tensor:
-        """Returns policy now over policy then, float32 [response tokens]."""
-        now = self._log_probs_function(
-            rollout.token_ids, rollout.padding_mask, rollout.response_mask
-        )
-        ratio = tf.exp(now - rollout.log_probs)
-        return tf.boolean_mask(ratio, rollout.response_mask > 0)
 
     def evaluate(  # type: ignore[override]
         self,

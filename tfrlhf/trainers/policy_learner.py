@@ -5,7 +5,6 @@ from typing import Any
 import tensorflow as tf
 
 from tfrlhf import losses
-from tfrlhf.models.output_head import head_statistics
 from tfrlhf.models.trainable import BatchLosses
 from tfrlhf.trainers.engine import RolloutEngine
 from tfrlhf.trainers.example_mixing import ExampleBatches
@@ -164,25 +163,13 @@ class PolicyLearner(RolloutEngine):
     def _policy_output(
         self, batch: Experience, with_values: bool = True
     ) -> PolicyOutput:
-        temperature = self.sampler.temperature
-        ids, mask = batch.token_ids, batch.padding_mask
-        where = self.positions(batch.response_mask)
-        learns = self.objective.entropy_weight > 0.0
-        values = tf.zeros_like(batch.old_values)
-        if self.value is not None and self.value.shares_trunk:
-            hidden = self.policy.hidden_states(ids, mask, where=where)
-            values = self.value.from_hidden(hidden)
-            seen = head_statistics(
-                self.policy.model, hidden, ids, temperature, where, learns
-            )
-        else:
-            seen = self.policy.token_statistics(
-                *(ids, mask, temperature),
-                where=where,
-                entropy_has_gradient=learns,
-            )
-            if self.value is not None and with_values:
-                values = self.value.call(ids, mask, where=where)
+        seen, values = self.statistics_and_values(
+            batch.token_ids,
+            batch.padding_mask,
+            self.positions(batch.response_mask),
+            self.objective.entropy_weight > 0.0,
+            with_values,
+        )
         # Elsewhere nothing was asked for: a ratio of 1 there.
         log_probs = tf.where(
             batch.response_mask > 0, seen.log_probs, batch.old_log_probs

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfrlhf import checks
 from tfrlhf import data
 from tfrlhf import losses
+from tfrlhf import ops
 from tfrlhf.models import start_check
 from tfrlhf.models.compilation import JitCompile
 from tfrlhf.models.sampler import Sampler
@@ -23,6 +24,7 @@ from tfrlhf.rollout import ScoreRule
 from tfrlhf.rollout import make_experience
 from tfrlhf.rollout import rollout_metrics
 from tfrlhf.rollout import rollout_rewards
+from tfrlhf.rollout import sampler_gap
 from tfrlhf.rollout import value_metrics
 from tfrlhf.trainers import replicas
 from tfrlhf.trainers import rollout_check
@@ -278,7 +280,9 @@ class PPO(PolicyLearner):
         responses = self.policy.decode_responses(completions)
         found = self.judge(records, responses, completions, batch_size)
         rollout = self.collect(
-            completions, found.scores, batch_size, found.step_rewards
+            *(completions, found.scores, batch_size, found.step_rewards),
+            # A first rollout tells whether it may be trusted.
+            trust_sampler=self.sampler_tells and not self.start_is_unchecked,
         )
         if self.start_is_unchecked:
             rollout_check.check_rollout(self, rollout, batch_size)
@@ -372,6 +376,14 @@ class PPO(PolicyLearner):
     def _experience(
         self, rollout: Rollout, kl_weight: Tensor
     ) -> tuple[Experience, Tensor, dict[str, Tensor]]:
+        gap = sampler_gap(rollout)
+        if self.sampler_tells:
+            # In the first iteration as well: a run that goes on is the same.
+            rollout = rollout._replace(
+                log_probs=ops.zero_outside(
+                    rollout.sampler_log_probs, rollout.response_mask
+                )
+            )
         rewards = rollout_rewards(
             rollout, kl_weight, self.kl.kind, self.kl.clip
         )
@@ -379,6 +391,7 @@ class PPO(PolicyLearner):
             rollout, rewards, self.advantage, self.value is not None
         )
         metrics = rollout_metrics(rollout, kl_weight)
+        metrics["sampler/log_prob_gap"] = gap
         if self.value is not None:
             metrics |= value_metrics(experience)
         return experience, rewards, metrics
