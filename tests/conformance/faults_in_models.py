@@ -427,10 +427,6 @@ LEAN_DENSE = {
 }
 LEAN_PRODUCTS = {
     "product-does-not-mind-the-order": ("if swapped:", "if False:"),
-    "product-turns-nothing": (
-        "turned = axes.endswith(before) and not axes.endswith(after)",
-        "turned = False",
-    ),
     "product-stays-tensorflows": (
         "        tf.einsum = _einsum",
         "        pass",

@@ -57,6 +57,10 @@ class Sampler:
             object.__setattr__(self, "stop_token_ids", stops)
 
 
+# Tokens that are summed up together.
+BLOCK = 128
+
+
 def uniform_draws(seed: Tensor, rows: Tensor, steps: Tensor) -> Tensor:
     """Draws the random numbers of a whole rollout.
 
@@ -145,15 +149,39 @@ def _sample(
     kept = scaled if everything else _filtered(scaled, top_k, top_p)
     # Unnormalised: the draw is scaled by the total instead.
     weights = tf.exp(kept - tf.reduce_max(kept, axis=-1, keepdims=True))
-    cumulative = tf.cumsum(weights, axis=-1)
-    # The last possible token that begins at or below the draw. A token is
-    # asked for its own weight too, because XLA's cumulative sum of a large
-    # vocabulary may fall by a rounding error.
-    begins = cumulative - weights
-    reached = (weights > 0.0) & (begins <= draws[:, None] * cumulative[:, -1:])
-    rank = tf.range(tf.shape(logits)[-1])[None, :]
-    token_ids = tf.reduce_max(tf.where(reached, rank, 0), axis=-1)
+    # A cumulative sum of all tokens takes long: first the block, then the
+    # token in it.
+    size = tf.shape(weights)[-1]
+    blocks = tf.reshape(
+        tf.pad(weights, [[0, 0], [0, -size % BLOCK]]),
+        [tf.shape(weights)[0], -1, BLOCK],
+    )
+    sums = tf.reduce_sum(blocks, axis=-1)
+    total = tf.reduce_sum(sums, axis=-1)
+    block, begin = _last_reached(sums, draws * total)
+    within = tf.gather(blocks, block, batch_dims=1)
+    place, _ = _last_reached(within, draws * total - begin)
+    token_ids = BLOCK * block + place
     return token_ids, ops.token_log_probs(logits, token_ids, temperature)
+
+
+def _last_reached(weights: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """Finds the last possible entry that begins at or below a threshold.
+
+    Args:
+        weights: float32 [B, N].
+        threshold: float32 [B].
+
+    Returns:
+        Its place, int32 [B], and where it begins, float32 [B].
+    """
+    # An entry is asked for its own weight too, because XLA's cumulative sum
+    # may fall by a rounding error.
+    begins = tf.cumsum(weights, axis=-1) - weights
+    reached = (weights > 0.0) & (begins <= threshold[:, None])
+    rank = tf.range(tf.shape(weights)[-1])[None, :]
+    place = tf.reduce_max(tf.where(reached, rank, 0), axis=-1)
+    return place, tf.gather(begins, place, batch_dims=1)
 
 
 def _filtered(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
