@@ -96,7 +96,7 @@ def dense(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
             to_x = _times_turned(upstream, kernel)
             to_kernel = tf.matmul(x, upstream, transpose_a=True)
-            return to_x, to_kernel, *(tf.reduce_sum(upstream, 0) for _ in bias)
+            return to_x, to_kernel, *(_column_sums(upstream) for _ in bias)
 
         return found, gradient
 
@@ -112,3 +112,10 @@ def _times_turned(x: Tensor, kernel: Tensor) -> Tensor:
     # the check of its shape TensorFlow would let it do so all the same.
     turned = tf.ensure_shape(tf.transpose(kernel), [width, height])
     return tf.matmul(x, turned)
+
+
+def _column_sums(x: Tensor) -> Tensor:
+    # Of float32 in half the time of `tf.reduce_sum`.
+    if x.dtype == tf.float32:
+        return tf.raw_ops.BiasAddGrad(out_backprop=x)
+    return tf.reduce_sum(x, axis=0)

@@ -78,10 +78,10 @@ def head_statistics(
         return token_statistics(
             logits, token_ids, temperature, entropy_has_gradient
         )
-    hidden, token_ids = hidden[:, :-1], token_ids[:, 1:]
+    token_ids = token_ids[:, 1:]
     shape = tf.shape(token_ids)
     if where is None:
-        rows = tf.reshape(hidden, [-1, hidden.shape[-1]])
+        rows = tf.reshape(hidden[:, :-1], [-1, hidden.shape[-1]])
         targets = tf.reshape(token_ids, [-1])
     else:
         places = tf.where(where[:, 1:] > 0)

@@ -144,5 +144,6 @@ class ValueModel(WithTrunk, keras.Model):
 
     def from_hidden(self, hidden: Tensor) -> Tensor:
         """Applies the head to hidden states [B, S, H]; float32 [B, S]."""
-        values = self.head(hidden[:, :-1])[:, :, 0]
+        # Cut where there is little to cut: the gradient of a cut is a copy.
+        values = self.head(hidden)[:, :-1, 0]
         return tf.pad(values, [[0, 0], [1, 0]])
