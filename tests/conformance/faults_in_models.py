@@ -25,8 +25,12 @@ SAMPLER = {
         "return token_ids, ops.token_log_probs(kept, token_ids)",
     ),
     "sampler-off-by-one-token": (
-        "(begins <= draws[:, None]",
-        "(cumulative <= draws[:, None]",
+        "begins = tf.cumsum(weights, axis=-1) - weights",
+        "begins = tf.cumsum(weights, axis=-1)",
+    ),
+    "sampler-counts-from-the-first-block": (
+        "_last_reached(within, draws * total - begin)",
+        "_last_reached(within, draws * total)",
     ),
     "top-p-drops-the-last": (
         "tf.cumsum(probabilities, axis=-1, exclusive=True)",
@@ -128,8 +132,8 @@ ALIGNED = {
 }
 OUTPUT_HEAD = {
     "head-reads-the-token-itself": (
-        "hidden, token_ids = hidden[:, :-1], token_ids[:, 1:]",
-        "hidden, token_ids = hidden[:, 1:], token_ids[:, 1:]",
+        "tf.reshape(hidden[:, :-1], ",
+        "tf.reshape(hidden[:, 1:], ",
     ),
     "head-without-temperature": (
         "        targets,\n        temperature,\n",
@@ -163,8 +167,8 @@ POLICY = {
 }
 VALUE = {
     "value-of-the-state-after-the-token": (
-        "values = self.head(hidden[:, :-1])[:, :, 0]",
-        "values = self.head(hidden[:, 1:])[:, :, 0]",
+        "values = self.head(hidden)[:, :-1, 0]",
+        "values = self.head(hidden)[:, 1:, 0]",
     ),
     "value-starts-without-the-rewards-scale": (
         "model.head.kernel.assign(kernel * gain)",

@@ -380,8 +380,8 @@ FUSED = {
         "head = _Head(1.0, entropy_has_gradient, in_place)",
     ),
     "fused-gradient-without-temperature": (
-        "scale = -to_log_prob / self.temperature",
-        "scale = -to_log_prob",
+        "scale = -to_log_prob * mass / self.temperature",
+        "scale = -to_log_prob * mass",
     ),
     "fused-hidden-learns-from-the-first-chunk": (
         "return to_hidden + more, head.add_at(",
@@ -395,14 +395,17 @@ FUSED = {
         "head.logits(hidden, part) - log_total[:, None]",
         "head.logits(hidden, part)",
     ),
-    "fused-first-chunk-unnormalised": ("kept * scale, *known", "kept, *known"),
+    "fused-first-chunk-unnormalised": (
+        "kept, mass, *known",
+        "kept, tf.ones_like(mass), *known",
+    ),
     "fused-totals-of-different-scales": (
-        "total += so_far.total * shrunk",
-        "total += so_far.total",
+        "self.total * here + other.total * there",
+        "self.total * here + other.total",
     ),
     "fused-largest-of-the-last-chunk": (
-        "largest = tf.maximum(largest, so_far.largest)",
-        "largest = largest * 1.0",
+        "largest = tf.maximum(self.largest, other.largest)",
+        "largest = other.largest",
     ),
     "fused-entropy-is-the-log-total": (
         "log_total - seen.product / seen.total",

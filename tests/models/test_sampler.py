@@ -209,3 +209,17 @@ def test_stop_token_ids_may_be_a_list_or_an_array():
     # Equal and hashable: one compiled function serves all.
     assert len(set(samplers)) == 1
     assert Sampler(stop_token_ids=[]).stop_token_ids == ()
+
+
+@pytest.mark.parametrize("vocabulary", [5, 128, 300])
+def test_the_middle_of_what_a_token_covers_gives_the_token(vocabulary):
+    draw = np.random.default_rng(0)
+    logits = draw.normal(size=vocabulary).astype(np.float32)
+    weights = np.exp(logits.astype(np.float64))
+    ends = np.cumsum(weights) / weights.sum()
+    middles = ends - 0.5 * weights / weights.sum()
+    token_ids, _ = sample_tokens(
+        tf.constant(np.tile(logits, (vocabulary, 1))),
+        tf.constant(middles, tf.float32),
+    )
+    np.testing.assert_array_equal(token_ids, np.arange(vocabulary))

@@ -96,20 +96,20 @@ def fused_token_statistics(
 
         def gradient(*upstream: Tensor) -> tuple[Tensor, Tensor]:
             known = hidden, token_ids, *upstream[:2], entropy
-            scale = tf.exp(first.largest - log_total)[:, None]
+            mass = first.total * tf.exp(first.largest - log_total)
 
             def step(so_far: Any, start: Tensor, part: Tensor) -> Any:
                 to_hidden, to_kernel = so_far
                 log_p = head.logits(hidden, part) - log_total[:, None]
                 to_part, more = head.gradients(
-                    part, start, tf.exp(log_p), *known
+                    part, start, tf.exp(log_p), tf.ones_like(mass), *known
                 )
                 return to_hidden + more, head.add_at(
                     to_kernel, start + tf.range(chunks.size), to_part
                 )
 
             to_first, to_hidden = head.gradients(
-                chunks.first, 0, kept * scale, *known
+                chunks.first, 0, kept, mass, *known
             )
             missing = tf.shape(kernel)[0] - chunks.start
             # Not while the probabilities of the first chunk exist.
@@ -140,6 +140,17 @@ class _Seen(NamedTuple):
     product: Tensor
     chosen: Tensor
 
+    def joined(self, other: "_Seen") -> "_Seen":
+        """Returns what is known after the chunks of both."""
+        largest = tf.maximum(self.largest, other.largest)
+        here, there = (tf.exp(x.largest - largest) for x in (self, other))
+        return _Seen(
+            largest,
+            self.total * here + other.total * there,
+            self.product * here + other.product * there,
+            self.chosen + other.chosen,
+        )
+
 
 class _Head:
     """What is done with a chunk, rows [n, H] of the kernel from `start` on."""
@@ -164,43 +175,46 @@ class _Head:
         start: Tensor | int,
         so_far: _Seen | None = None,
     ) -> tuple[Tensor, _Seen]:
-        """Returns exp(logits - largest) [N, n] and what is known with it."""
+        """Returns the softmax of a chunk [N, n] and what is known with it."""
         logits = self.logits(hidden, part)
         largest = tf.reduce_max(logits, axis=-1)
-        if so_far is not None:
-            largest = tf.maximum(largest, so_far.largest)
-        weights = tf.exp(logits - largest[:, None])
+        p = tf.nn.softmax(logits)
         place, here = _places(token_ids, start, tf.shape(part)[0])
         chosen = tf.gather(logits, place, batch_dims=1) * here
         # The last to read the logits, so that it is made in their place, and
-        # before the gradient, which waits for the total, needs the weights.
-        with tf.control_dependencies([chosen]):
-            product = tf.reduce_sum(weights * logits, axis=-1)
+        # before the gradient, which waits for the total, needs p.
+        with tf.control_dependencies([chosen, largest]):
+            product = tf.reduce_sum(p * logits, axis=-1)
         with tf.control_dependencies([product]):
-            total = tf.reduce_sum(weights, axis=-1)
-        if so_far is not None:
-            shrunk = tf.exp(so_far.largest - largest)
-            total += so_far.total * shrunk
-            product += so_far.product * shrunk
-            chosen += so_far.chosen
-        return weights, _Seen(largest, total, product, chosen)
+            # The likeliest token's weight is 1.
+            total = 1.0 / tf.reduce_max(p, axis=-1)
+        seen = _Seen(largest, total, product * total, chosen)
+        return p, seen if so_far is None else so_far.joined(seen)
 
     def gradients(
         self,
         part: Tensor,
         start: Tensor | int,
         p: Tensor,
+        mass: Tensor,
         hidden: Tensor,
         token_ids: Tensor,
         to_log_prob: Tensor,
         to_entropy: Tensor,
         entropy: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Returns what probabilities [N, n] mean for `part` and `hidden`."""
+        """Returns what p · mass, probabilities [N, n], mean for the product."""
         place, here = _places(token_ids, start, tf.shape(part)[0])
+        # The mass in the factors of rows spares a pass over p; a short float
+        # there would round it.
+        if self.entropy_has_gradient or part.dtype != tf.float32:
+            p, mass = p * mass[:, None], tf.ones_like(mass)
+        # Not less, as it divides.
+        mass = tf.maximum(mass, _TINY)
         # What the log-probability wants of the logits, with the sign turned.
-        slope = self.add_at(p, tf.range(tf.shape(place)[0]), -here, place)
-        scale = -to_log_prob / self.temperature
+        rows = tf.range(tf.shape(place)[0])
+        slope = self.add_at(p, rows, -here / mass, place)
+        scale = -to_log_prob * mass / self.temperature
         if self.entropy_has_gradient:
             surprise = tf.math.log(p + _TINY) + entropy[:, None]
             slope = to_log_prob[:, None] * slope
