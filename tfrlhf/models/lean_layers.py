@@ -1,8 +1,8 @@
-"""Layers that remember less for their gradients.
+"""Layers that take less time and remember less for their gradients.
 
 Keras spells GELU and layer normalisation out in many operations, each of which
-keeps what its own gradient needs. With one gradient for the whole, a step
-remembers less, and its elementwise part takes less time (docs/performance.md).
+goes over memory and keeps what its own gradient needs. Here each is one pass,
+and so is its gradient (docs/performance.md).
 """
 
 import functools
@@ -26,12 +26,12 @@ B = A * 0.044715
 
 @contextmanager
 def lean_layers(model: keras.Model) -> Iterator[None]:
-    """Lets passes that are traced use `gelu` and `layer_norm`.
+    """Lets passes that are traced use `gelu`, `layer_norm` and plain products.
 
     Args:
-        model: whose layers with KerasHub's approximate GELU and whose
-            normalisations over the last axis are meant. They are as they were
-            afterwards.
+        model: whose layers with KerasHub's approximate GELU, whose
+            normalisations over the last axis and whose dense layers are meant.
+            They are as they were afterwards.
 
     Example:
         >>> with lean_layers(policy), tf.GradientTape() as tape:

@@ -94,7 +94,8 @@ class LookingEngine(ScoringEngine):
             step_rewards: float32 [B, S], what of the scores lies where steps
                 end; None for nothing.
             trust_sampler: takes the sampler's log-probabilities for the
-                policy's, but for those of one row a replica.
+                policy's, but for those of one row a replica, where no pass of
+                the policy is needed for something else.
 
         Returns:
             `Rollout`.
