@@ -377,6 +377,11 @@ ROWS = {
     ),
 }
 MICRO_BATCHES = {
+    "every-width-is-compiled": (
+        "step = tf.bitwise.left_shift(1, doublings)",
+        "step = 1",
+        "tests/models/test_micro_batches.py",
+    ),
     "micro-batches-lose-rows": (
         "rows * index // parts, rows * (index + 1) // parts",
         "rows // parts * index, rows // parts * (index + 1)",

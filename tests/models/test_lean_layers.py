@@ -26,8 +26,12 @@ def value_and_gradients(function, *given):
     return value, *tape.gradient(value, given, upstream)
 
 
-def test_gelu_agrees_with_its_formula():
-    value, to_x = value_and_gradients(gelu, X)
+# Rows that TensorFlow's operations take, and wide ones that XLA takes.
+@pytest.mark.parametrize("more", [0, 2000])
+def test_gelu_agrees_with_its_formula(more):
+    value, to_x = value_and_gradients(
+        lambda x: gelu(tf.pad(x, [[0, more]]))[: len(X)], X
+    )
     c = np.sqrt(2.0 / np.pi)
     bent = np.tanh(c * (X + 0.044715 * X**3))
     slope = c * (1.0 + 3.0 * 0.044715 * X**2)
@@ -36,10 +40,11 @@ def test_gelu_agrees_with_its_formula():
     np.testing.assert_allclose(to_x, UPSTREAM * expected, atol=2e-6)
 
 
-def test_normalisation_agrees_with_keras():
+@pytest.mark.parametrize("width", [5, 300])
+def test_normalisation_agrees_with_keras(width):
     rng = np.random.default_rng(0)
-    x = rng.normal(2.0, 3.0, [2, 3, 5])
-    scale, shift = rng.normal(size=[2, 5])
+    x = rng.normal(2.0, 3.0, [2, 3, width])
+    scale, shift = rng.normal(size=[2, width])
 
     def of_keras(x, scale, shift):
         return keras.ops.layer_normalization(x, scale, shift, epsilon=1e-5)

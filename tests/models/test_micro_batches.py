@@ -1,6 +1,7 @@
 """Parts of a batch: what is cut off, and in which order the rows are."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tfrlhf.models.micro_batches import sorted_by_length
@@ -80,3 +81,14 @@ def test_what_has_no_padding_mask_is_left_alone():
     batch = (tf.zeros([2, 3]), {"x": tf.ones([2])})
     assert trimmed(batch) is batch
     assert sorted_by_length(batch) is batch
+
+
+@pytest.mark.parametrize(
+    ("columns", "longest", "width"),
+    # To one more than the longest; of many columns to a multiple.
+    [(32, 9, 10), (64, 8, 10), (65, 8, 12), (1000, 100, 128), (70, 69, 70)],
+)
+def test_many_columns_are_cut_to_few_widths(columns, longest, width):
+    mask = tf.cast(tf.range(columns) < longest, tf.int32)[None]
+    batch = trimmed(Examples(mask, mask, mask))
+    assert batch.token_ids.shape == (1, width)

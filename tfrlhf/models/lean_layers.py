@@ -6,6 +6,7 @@ and so is its gradient (docs/performance.md).
 """
 
 import functools
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -79,11 +80,27 @@ def _norm_call(layer: Any) -> Any:
     return call
 
 
-# Elementwise chains are one pass over memory so, the products around them stay
-# TensorFlow's.
-_fused = functools.partial(
-    tf.function, jit_compile=True, autograph=False, reduce_retracing=True
-)
+# Rows as wide as these are worth the 30 ms that a program of XLA takes to
+# compile, for every number of tokens: those of models of width 256.
+WIDE, WIDE_INSIDE = 256, 1024
+
+
+def _fused(least: int) -> Callable[[Any], Any]:
+    """Makes a function of wide rows one pass over memory, by XLA."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        compiled = tf.function(
+            function, jit_compile=True, autograph=False, reduce_retracing=True
+        )
+
+        @functools.wraps(function)
+        def chosen(x: Tensor, *others: Any) -> Any:
+            wide = x.shape.rank and (x.shape[-1] or 0) >= least
+            return (compiled if wide else function)(x, *others)
+
+        return chosen
+
+    return decorate
 
 
 @tf.custom_gradient
@@ -105,13 +122,13 @@ def gelu(x: Tensor) -> Any:
     return _gelu(x), functools.partial(_gelu_gradient, x)
 
 
-@_fused
+@_fused(WIDE_INSIDE)
 def _gelu(x: Tensor) -> Tensor:
     wide = tf.cast(x, tf.float32)
     return tf.cast(wide * _gate(wide), x.dtype)
 
 
-@_fused
+@_fused(WIDE_INSIDE)
 def _gelu_gradient(x: Tensor, upstream: Tensor) -> Tensor:
     wide = tf.cast(x, tf.float32)
     gate = _gate(wide)
@@ -161,13 +178,13 @@ def layer_norm(
     return normalized(x, scale, shift)
 
 
-@_fused
+@_fused(WIDE)
 def _norm(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor:
     unit, _ = _standardized(x, epsilon)
     return tf.cast(unit * scale + shift, x.dtype)
 
 
-@_fused
+@_fused(WIDE)
 def _norm_gradient(
     x: Tensor, scale: Tensor, epsilon: float, upstream: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,10 @@ import tensorflow as tf
 
 from tfrlhf.types import Tensor
 
+# Most widths that batches of one width are cut to, or a bit more: layers are
+# compiled for each.
+WIDTHS = 32
+
 
 def rows_of_part(batch: Any, index: int | Tensor, parts: int) -> Any:
     """Takes one of `parts` runs of rows out of a carrier.
@@ -44,10 +48,11 @@ def sorted_by_length(batch: Any) -> Any:
 
 
 def trimmed(batch: Any) -> Any:
-    """Cuts the columns that are padding in every row, but for one.
+    """Cuts the columns that are padding in every row, but for at least one.
 
     Args:
-        batch: see `sorted_by_length`; right-padded.
+        batch: see `sorted_by_length`; right-padded. More than `WIDTHS` columns
+            are cut to a multiple of a power of 2.
 
     Returns:
         The carrier; what has the rank of `padding_mask` is shorter.
@@ -57,7 +62,12 @@ def trimmed(batch: Any) -> Any:
     mask = batch.padding_mask
     # A column of padding stays, for the start check to see what looks at it.
     width = tf.reduce_max(tf.reduce_sum(mask, axis=-1)) + 1
-    width = tf.maximum(width, 2)
+    columns = tf.shape(mask)[-1]
+    doublings = tf.reduce_sum(
+        tf.cast(columns > WIDTHS * 2 ** tf.range(16), tf.int32)
+    )
+    step = tf.bitwise.left_shift(1, doublings)
+    width = tf.minimum(-(-tf.maximum(width, 2) // step) * step, columns)
     rank = mask.shape.rank
     return type(batch)(
         *(x[..., :width] if x.shape.rank == rank else x for x in batch)
