@@ -79,3 +79,13 @@ def test_no_state_at_all_is_no_error():
 def _hidden(model, places):
     with states_read(model, places):
         return model(inputs(*ROWS))
+
+
+def test_quantised_blocks_compute_all_states():
+    policy = small.gpt2_policy()
+    policy.quantize("int8")
+    model = policy.trunk
+    expected = model(inputs(*ROWS))
+    np.testing.assert_array_equal(
+        _hidden(model, tf.where(tf.constant(READ) > 0)), expected
+    )
