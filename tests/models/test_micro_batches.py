@@ -86,7 +86,7 @@ def test_what_has_no_padding_mask_is_left_alone():
 @pytest.mark.parametrize(
     ("columns", "longest", "width"),
     # To one more than the longest; of many columns to a multiple.
-    [(32, 9, 10), (64, 8, 10), (65, 8, 12), (1000, 100, 128), (70, 69, 70)],
+    [(16, 8, 9), (32, 8, 10), (64, 8, 12), (1000, 100, 128), (70, 69, 70)],
 )
 def test_many_columns_are_cut_to_few_widths(columns, longest, width):
     mask = tf.cast(tf.range(columns) < longest, tf.int32)[None]

@@ -27,7 +27,7 @@ PARTS = {
     "SmolLM3Backbone": ("post_attention_layernorm", "mlp"),
 }
 # Numbers of states are rounded up, as layers are compiled for each.
-BUCKET = 64
+BUCKET = 128
 
 
 @contextmanager

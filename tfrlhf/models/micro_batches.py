@@ -7,9 +7,8 @@ import tensorflow as tf
 
 from tfrlhf.types import Tensor
 
-# Most widths that batches of one width are cut to, or a bit more: layers are
-# compiled for each.
-WIDTHS = 32
+# Most widths that batches of one width are cut to: layers are compiled for each.
+WIDTHS = 16
 
 
 def rows_of_part(batch: Any, index: int | Tensor, parts: int) -> Any:
