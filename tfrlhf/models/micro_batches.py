@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from tfrlhf.types import Tensor
 
-# Most widths that batches of one width are cut to: layers are compiled for each.
+# Most widths that batches of one width are cut to, as layers are compiled for
+# each.
 WIDTHS = 16
 
 
