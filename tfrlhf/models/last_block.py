@@ -76,6 +76,6 @@ def states_read(backbone: keras.Model, places: Tensor | None) -> Iterator[None]:
 def _rounded_up(places: Tensor) -> Tensor:
     if places.shape[0] is not None:
         return places
-    # The first place, which is there if any is needed, more often.
+    # With the first position of the first row, whose result is not used.
     more = -tf.shape(places)[0] % BUCKET
     return tf.pad(places, [[0, more], [0, 0]])
