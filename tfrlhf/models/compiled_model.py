@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfrlhf.models.compilation import Compilers
 from tfrlhf.models.lean_layers import lean_layers
+from tfrlhf.models.packed_rows import rows_are_packed
 from tfrlhf.types import Tensor
 
 
@@ -66,7 +67,8 @@ class CompiledModel(keras.Model):
 
         @functools.wraps(function)
         def lean(*inputs: Any) -> Any:
-            with lean_layers(self):
+            packed = rows_are_packed(not self.compilers[phase])
+            with lean_layers(self), packed:
                 return function(*inputs)
 
         return tf.function(

@@ -7,6 +7,9 @@ import tensorflow as tf
 from tfrlhf.models import adapters
 from tfrlhf.models.adapters import Adapter
 from tfrlhf.models.last_block import states_read
+from tfrlhf.models.packed_rows import packed_rows
+from tfrlhf.models.packed_rows import packs
+from tfrlhf.models.packing import within_segments
 from tfrlhf.types import Tensor
 
 
@@ -55,9 +58,21 @@ def hidden_states(
     Returns:
         [B, S, H], after the last normalisation.
     """
-    inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
-    with adapters.active(adapter), states_read(backbone, places):
-        return backbone(inputs, training=training)
+    with adapters.active(adapter):
+        if places is None or not packs(backbone):
+            inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
+            with states_read(backbone, places):
+                return backbone(inputs, training=training)
+        packed = packed_rows(token_ids, padding_mask)
+        inputs = {
+            "token_ids": packed.token_ids,
+            "padding_mask": packed.padding_mask,
+        }
+        with (
+            within_segments(backbone, packed.segments, packed.positions),
+            states_read(backbone, packed.moved(places)),
+        ):
+            return packed.unpacked(backbone(inputs, training=training))
 
 
 def places_before(mask: Tensor | None) -> Tensor | None:

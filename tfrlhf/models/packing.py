@@ -15,9 +15,11 @@ import keras
 import keras_hub
 import tensorflow as tf
 
+from tfrlhf.models.replaced_calls import replaced_methods
 from tfrlhf.types import Tensor
 
-_MASKS = ("_compute_self_attention_mask", "_compute_attention_mask")
+# The functions of decoder layers that make masks.
+MASKS = ("_compute_self_attention_mask", "_compute_attention_mask")
 # Tested: a packed row gives what its examples give alone.
 FAMILIES = (
     "GPT2Backbone",
@@ -32,14 +34,23 @@ FAMILIES = (
 )
 
 
+def is_known(backbone: keras.Model) -> bool:
+    """Tells whether a backbone is of `FAMILIES`."""
+    return type(backbone).__name__ in FAMILIES
+
+
 @contextmanager
-def within_segments(backbone: keras.Model, segments: Tensor) -> Iterator[None]:
+def within_segments(
+    backbone: keras.Model, segments: Tensor, positions: Tensor | None = None
+) -> Iterator[None]:
     """Keeps the attention of forward passes within segments.
 
     Args:
         backbone: a KerasHub backbone of `FAMILIES`.
         segments: int32 [B, S], equal for the tokens of one example, which
             are side by side; the rows of the passes are these.
+        positions: int32 [B, S], of the tokens in their examples; None counts
+            them.
 
     Raises:
         ValueError: a family for which this was never tested.
@@ -49,38 +60,33 @@ def within_segments(backbone: keras.Model, segments: Tensor) -> Iterator[None]:
         ...     hidden = policy.trunk(inputs)
     """
     name = type(backbone).__name__
-    if name not in FAMILIES:
+    if not is_known(backbone):
         raise ValueError(
             f"Packing is known for {', '.join(FAMILIES)}, not for {name}: "
             "train it on rows of one example."
         )
     blocks = tf.equal(segments[:, :, None], segments[:, None, :])
-    changed: list[tuple[Any, str]] = []
-    masks = 0
-    try:
-        for layer in backbone.layers:
-            for attribute in _MASKS:
-                compute = getattr(layer, attribute, None)
-                if compute is not None:
-                    narrowed = _narrowed(compute, blocks)
-                    # Keras would track an assignment.
-                    object.__setattr__(layer, attribute, narrowed)
-                    changed.append((layer, attribute))
-                    masks += 1
-            if isinstance(layer, keras_hub.layers.PositionEmbedding):
-                moved = _moved(layer.call, _positions(segments))
-                object.__setattr__(layer, "call", moved)
-                changed.append((layer, "call"))
-        if masks != backbone.num_layers:
-            raise ValueError(
-                f"This version of KerasHub makes {masks} attention masks for "
-                f"the {backbone.num_layers} layers of {name}: packing would "
-                "leak."
-            )
+    masks = [
+        (layer, attribute, _narrowed(compute, blocks))
+        for layer in backbone.layers
+        for attribute in MASKS
+        if (compute := getattr(layer, attribute, None)) is not None
+    ]
+    if len(masks) != backbone.num_layers:
+        raise ValueError(
+            f"This version of KerasHub makes {len(masks)} attention masks for "
+            f"the {backbone.num_layers} layers of {name}: packing would "
+            "leak."
+        )
+    if positions is None:
+        positions = _positions(segments)
+    moved = [
+        (layer, "call", _moved(layer.call, positions))
+        for layer in backbone.layers
+        if isinstance(layer, keras_hub.layers.PositionEmbedding)
+    ]
+    with replaced_methods(masks + moved):
         yield
-    finally:
-        for layer, attribute in changed:
-            object.__delattr__(layer, attribute)
 
 
 def _narrowed(compute: Any, blocks: Tensor) -> Any:

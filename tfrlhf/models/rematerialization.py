@@ -6,7 +6,8 @@ import keras
 import keras_hub
 import tensorflow as tf
 
-from tfrlhf.models.replaced_calls import replaced_calls
+from tfrlhf.models.packing import MASKS
+from tfrlhf.models.replaced_calls import replaced_methods
 from tfrlhf.types import Tensor
 
 
@@ -47,11 +48,11 @@ def _twice(layer: Any) -> Any:
     def call(inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
         if any("cache" in n and x is not None for n, x in kwargs.items()):
             return plain(inputs, *args, **kwargs)
-        # The gradient is taken outside of the block of an adapter.
-        calls = _own_calls(layer)
+        # The gradient is taken outside of the block of an adapter or a mask.
+        methods = _own_methods(layer)
 
         def compute(inputs: Tensor) -> Tensor:
-            with replaced_calls(calls):
+            with replaced_methods(methods):
                 return plain(inputs, *args, **kwargs)
 
         return tf.recompute_grad(compute)(inputs)
@@ -59,6 +60,7 @@ def _twice(layer: Any) -> Any:
     return call
 
 
-def _own_calls(layer: Any) -> list[tuple[Any, Any]]:
+def _own_methods(layer: Any) -> list[tuple[Any, str, Any]]:
     parts = layer._flatten_layers(include_self=False)
-    return [(part, vars(part).get("call")) for part in parts]
+    calls = [(part, "call", vars(part).get("call")) for part in parts]
+    return calls + [(layer, x, vars(layer).get(x)) for x in MASKS]

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 Calls = Sequence[tuple[Any, Callable[..., Any] | None]]
+Methods = Sequence[tuple[Any, str, Callable[..., Any] | None]]
 
 
-@contextmanager
-def replaced_calls(calls: Calls) -> Iterator[None]:
-    """Lets layers be called by other functions inside the block.
+def replaced_calls(calls: Calls) -> Any:
+    """Lets layers be called by other functions inside a block.
 
     Args:
         calls: Keras layers and what is called in the place of their `call`;
@@ -21,18 +21,24 @@ def replaced_calls(calls: Calls) -> Iterator[None]:
         >>> with replaced_calls([(layer, lambda x: x)]):
         ...     hidden = model(inputs)
     """
-    before = [(layer, vars(layer).get("call")) for layer, _ in calls]
-    _assign(calls)
+    return replaced_methods([(layer, "call", call) for layer, call in calls])
+
+
+@contextmanager
+def replaced_methods(methods: Methods) -> Iterator[None]:
+    """As `replaced_calls`, of methods by their names."""
+    before = [(x, name, vars(x).get(name)) for x, name, _ in methods]
+    _assign(methods)
     try:
         yield
     finally:
         _assign(before)
 
 
-def _assign(calls: Calls) -> None:
-    for layer, call in calls:
+def _assign(methods: Methods) -> None:
+    for layer, name, method in methods:
         # Past Keras' tracking, which a trace must not change.
-        if call is not None:
-            object.__setattr__(layer, "call", call)
-        elif "call" in vars(layer):
-            object.__delattr__(layer, "call")
+        if method is not None:
+            object.__setattr__(layer, name, method)
+        elif name in vars(layer):
+            object.__delattr__(layer, name)

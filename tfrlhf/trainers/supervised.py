@@ -1,6 +1,7 @@
 """Supervised fine-tuning: imitate the responses of people."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -8,6 +9,7 @@ import tensorflow as tf
 from tfrlhf import data
 from tfrlhf import losses
 from tfrlhf.models import start_check
+from tfrlhf.models.packed_rows import rows_are_packed
 from tfrlhf.models.packing import within_segments
 from tfrlhf.models.policy import Policy
 from tfrlhf.models.trainable import BatchLosses
@@ -89,10 +91,12 @@ class SFT(TrainableModel):
         metrics = {"accuracy": (tf.reduce_sum(right), tf.reduce_sum(weights))}
         return BatchLosses(terms, weights, metrics)
 
-    def _attention(
-        self, batch: Examples
-    ) -> contextlib.AbstractContextManager[None]:
-        """Returns the block in which examples of one row do not mix."""
+    @contextlib.contextmanager
+    def _attention(self, batch: Examples) -> Iterator[None]:
+        """Is the block in which examples of one row do not mix."""
         if isinstance(batch, data.PackedExamples):
-            return within_segments(self.policy.trunk, batch.segments)
-        return contextlib.nullcontext()
+            segments = within_segments(self.policy.trunk, batch.segments)
+            with segments, rows_are_packed(False):
+                yield
+        else:
+            yield
