@@ -56,7 +56,7 @@ def ppo(name: str, rounds: int) -> Case:
 
 def ppo_ragged(name: str, rounds: int) -> Case:
     """An iteration of PPO whose responses end by themselves."""
-    settings = {"shape": name, "ragged": True, "warm_up": 5}
+    settings = {"shape": name, "ragged": True, "warm_up": 12}
     return Case(
         f"ppo-ragged-{name}",
         (ours("ours", "ppo", **settings), trl_ppo("ppo", **settings)),

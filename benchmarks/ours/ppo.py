@@ -151,9 +151,6 @@ def make(
         ),
         kl=tfrlhf.FixedKL(0.05),
         update_epochs=4,
-        # Sorted by length: each part is only as long as its longest row. The
-        # products of a small model are too small for that.
-        micro_batches=2 if ragged and size.width > 256 else 1,
         jit_compile=True if xla else "auto",
     )
     return ppo

@@ -455,6 +455,32 @@ LAST_BLOCK = {
         "more = 0",
     ),
 }
+PACKED_ROWS = {
+    "neighbours-are-seen": (
+        "segments = laid(sequences + 1) - 1",
+        "segments = laid(tf.ones_like(sequences)) - 1",
+    ),
+    "positions-go-on": ("laid(positions),", "laid(targets[:, 0] % width),"),
+    "states-come-from-elsewhere": (
+        "places = (rows * width + starts)[:, None]",
+        "places = (rows * width + starts)[::-1, None]",
+    ),
+    "gradients-of-nothing": (
+        "tf.where(is_token, tf.gather(upstream, sources), 0)",
+        "tf.gather(upstream, sources)",
+    ),
+    "every-count-of-rows": ("step = -(-most // COUNTS)", "step = 1"),
+    "rows-are-never-wide": ("costs[1] < costs[0]", "False"),
+    "attention-costs-nothing": (
+        "x.count * x.width * (2 * hidden_size + x.width)",
+        "x.count * x.width",
+    ),
+    "the-shortest-goes-first": (
+        'direction="DESCENDING"',
+        'direction="ASCENDING"',
+    ),
+    "packs-unasked": ("return _wanted.get() and", "return"),
+}
 HEADS = {
     "states-after-the-tokens": (
         "tf.where(mask[:, 1:] > 0)",
@@ -478,7 +504,7 @@ LOOKUPS = {
 REPLACED_CALLS = {
     "calls-stay-replaced": ("        _assign(before)", "        pass"),
     "no-call-is-the-one-that-was": (
-        'object.__delattr__(layer, "call")',
+        "object.__delattr__(layer, name)",
         "pass",
     ),
 }
@@ -579,6 +605,11 @@ FAULTS = [
         "tfrlhf/models/last_block.py",
         "tests/models/test_last_block.py",
         LAST_BLOCK,
+    ),
+    (
+        "tfrlhf/models/packed_rows.py",
+        "tests/models/test_packed_rows.py",
+        PACKED_ROWS,
     ),
     ("tfrlhf/models/heads.py", "tests/models/test_policy.py", HEADS),
     ("tfrlhf/models/lookups.py", "tests/models/test_lookups.py", LOOKUPS),

@@ -40,7 +40,7 @@ def test_no_rows_can_be_trimmed():
 
 
 def test_only_tokens_are_cut():
-    ids, mask = rows([[3, 1], [2, 6]], 9)
+    ids, mask = rows([[3, 1], [2, 6]], 8)
     ranks = tf.constant([[0, 1], [1, 0]])
     weight = tf.constant([1.0, 2.0])
     batch = trimmed(Preferences(ids, mask, mask, ranks, weight, weight))
@@ -86,7 +86,7 @@ def test_what_has_no_padding_mask_is_left_alone():
 @pytest.mark.parametrize(
     ("columns", "longest", "width"),
     # To one more than the longest; of many columns to a multiple.
-    [(16, 8, 9), (32, 8, 10), (64, 8, 12), (1000, 100, 128), (70, 69, 70)],
+    [(8, 6, 7), (16, 8, 10), (64, 8, 16), (1000, 100, 128), (70, 69, 70)],
 )
 def test_many_columns_are_cut_to_few_widths(columns, longest, width):
     mask = tf.cast(tf.range(columns) < longest, tf.int32)[None]

@@ -10,6 +10,7 @@ from tests.models.test_adapters import IDS
 from tests.models.test_adapters import MASK
 from tests.models.test_adapters import POLICIES
 from tests.models.test_adapters import trained
+from tfrlhf.models.packing import within_segments
 
 
 def gradients(policy, jit):
@@ -45,6 +46,23 @@ def test_gradients_are_the_same(family, lora, jit):
         scale = max(1.0, float(tf.reduce_max(tf.abs(wanted))))
         np.testing.assert_allclose(gradient, wanted, atol=2e-5 * scale)
     assert max(float(tf.norm(g)) for g in expected) > 0.1
+
+
+def test_gradients_stay_within_segments():
+    policy = small.gpt2_policy(sharpness=4.0)
+    variables = [v.value for v in policy.trainable_variables]
+    segments = tf.constant([[1] * 3 + [2] * (IDS.shape[1] - 3)] * len(IDS))
+    found = []
+    for _ in range(2):
+        with tf.GradientTape() as tape:
+            with within_segments(policy.trunk, segments):
+                loss = tf.reduce_sum(policy.log_probs(IDS, MASK))
+        gradients = tape.gradient(loss, variables)
+        found.append([tf.convert_to_tensor(x) for x in gradients])
+        policy.enable_remat()
+    for expected, received in zip(*found, strict=True):
+        scale = max(1.0, float(tf.reduce_max(tf.abs(expected))))
+        np.testing.assert_allclose(received, expected, atol=2e-5 * scale)
 
 
 def test_the_layers_are_computed_twice():

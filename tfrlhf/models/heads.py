@@ -63,7 +63,7 @@ def hidden_states(
             inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
             with states_read(backbone, places):
                 return backbone(inputs, training=training)
-        packed = packed_rows(token_ids, padding_mask)
+        packed = packed_rows(token_ids, padding_mask, hidden_size(backbone))
         inputs = {
             "token_ids": packed.token_ids,
             "padding_mask": packed.padding_mask,

@@ -9,7 +9,7 @@ from tfrlhf.types import Tensor
 
 # Most widths that batches of one width are cut to, as layers are compiled for
 # each.
-WIDTHS = 16
+WIDTHS = 8
 
 
 def rows_of_part(batch: Any, index: int | Tensor, parts: int) -> Any:

@@ -47,118 +47,120 @@ def packs(backbone: keras.Model) -> bool:
 
 
 class PackedRows(NamedTuple):
-    """Where the tokens of a batch of B sequences lie in R rows.
+    """The tokens of a batch [B, S] in R rows of W.
 
     Attributes:
-        token_ids: int32 [R, S], 0 where no token lies.
-        padding_mask: int32 [R, S].
-        segments: int32 [R, S], the number of the sequence, -1 for none.
-        positions: int32 [R, S], of the token in its sequence.
-        rows: int32 [B], the row of each sequence.
-        starts: int32 [B], where it begins in it.
+        token_ids: int32 [R, W], 0 where no token lies.
+        padding_mask: int32 [R, W].
+        segments: int32 [R, W], the number of the sequence, -1 for none.
+        positions: int32 [R, W], of the token in its sequence.
+        places: int32 [B, S], where each token lies, row · W + position in it;
+            any place for what is no token.
     """
 
     token_ids: Tensor
     padding_mask: Tensor
     segments: Tensor
     positions: Tensor
-    rows: Tensor
-    starts: Tensor
+    places: Tensor
 
     def moved(self, places: Tensor) -> Tensor:
-        """Returns where tokens lie.
+        """Returns where tokens lie, int [N, 2].
 
         Args:
-            places: int [N, 2], sequence and position.
-
-        Returns:
-            int [N, 2], row and position in it.
+            places: int [N, 2], sequence and position in it.
         """
-        sequence, position = tf.unstack(places, axis=1)
-        rows, starts = (
-            tf.cast(tf.gather(x, sequence), places.dtype)
-            for x in (self.rows, self.starts)
-        )
-        # A sequence without a token may begin where its row ends.
-        last = tf.shape(self.token_ids, places.dtype)[1] - 1
-        return tf.stack([rows, tf.minimum(starts + position, last)], axis=1)
+        width = tf.shape(self.token_ids)[1]
+        found = tf.gather_nd(self.places, places)
+        moved = tf.stack([found // width, found % width], axis=1)
+        return tf.cast(moved, places.dtype)
 
     def unpacked(self, hidden: Tensor) -> Tensor:
         """Lays states out as the sequences were.
 
         Args:
-            hidden: float [R, S, H].
+            hidden: float [R, W, H].
 
         Returns:
-            float [B, S, H]; what is no token's has no meaning, and no
-            gradient.
+            float [B, S, H]; what is no token's has no meaning and no gradient.
         """
-        width = tf.shape(hidden)[1]
-        depth = hidden.shape[-1]
-        place = self.segments * width + self.positions
-        is_token = tf.reshape(self.padding_mask > 0, [-1])
-        source = tf.where(is_token, tf.reshape(place, [-1]), 0)
-        target = (self.rows * width + self.starts)[:, None] + tf.range(width)
-        # Past the end of the last row, of a sequence that is not as wide.
-        target = tf.minimum(tf.reshape(target, [-1]), tf.size(place) - 1)
+        length, depth = tf.shape(self.places)[1], hidden.shape[-1]
+        sources = tf.maximum(self.segments * length + self.positions, 0)
+        is_token = self.padding_mask[..., None] > 0
 
         @tf.custom_gradient
         def spread(states: Tensor) -> Any:
             def gradient(upstream: Tensor) -> Tensor:
-                # Each state has been read once: no sum over those who read.
-                found = tf.gather(upstream, source)
-                return tf.where(is_token[:, None], found, 0)
+                # Each state is read once: there is no sum over those who read.
+                upstream = tf.reshape(upstream, [-1, depth])
+                return tf.where(is_token, tf.gather(upstream, sources), 0)
 
-            return tf.gather(states, target), gradient
+            states = tf.reshape(states, [-1, depth])
+            return tf.gather(states, self.places), gradient
 
-        found = spread(tf.reshape(hidden, [-1, depth]))
-        return tf.reshape(found, [-1, width, depth])
+        return spread(hidden)
 
 
-def packed_rows(token_ids: Tensor, padding_mask: Tensor) -> PackedRows:
+def packed_rows(
+    token_ids: Tensor, padding_mask: Tensor, hidden_size: int
+) -> PackedRows:
     """Packs sequences, the longest first, each where there is room first.
 
     Args:
         token_ids: int32 [B, S].
         padding_mask: int32 [B, S], right-padded.
+        hidden_size: of the model that will read them.
 
     Returns:
-        `PackedRows`, at most B rows.
+        `PackedRows`, at most B rows, S or 2 · S wide.
     """
-    count, width = tf.unstack(tf.shape(token_ids))
     lengths = tf.reduce_sum(padding_mask, axis=-1)
-    rows, starts = _places(lengths, width)
-    step = -(-count // COUNTS)
-    used = tf.reduce_max(rows) + 1
-    used = tf.minimum(-(-used // step) * step, count)
-    token = tf.where(tf.sequence_mask(lengths, width))
-    where = tf.cast(token, tf.int32)
-    sequence, position = tf.unstack(where, axis=1)
-    target = tf.stack(
-        [
-            tf.gather(rows, sequence),
-            tf.gather(starts, sequence) + position,
-        ],
-        axis=1,
+    length = tf.shape(padding_mask)[1]
+    # Twice the width has room for two where no two are short enough, but the
+    # attention of a token goes over twice as much.
+    narrow, wide = (_laid_out(lengths, width) for width in (length, 2 * length))
+    costs = [
+        x.count * x.width * (2 * hidden_size + x.width) for x in (narrow, wide)
+    ]
+    rows, starts, count, width = (
+        tf.where(costs[1] < costs[0], y, x)
+        for x, y in zip(narrow, wide, strict=True)
     )
-    shape = tf.stack([used, width])
-    segments = tf.scatter_nd(target, sequence + 1, shape) - 1
+    places = (rows * width + starts)[:, None] + tf.range(length)
+    # A sequence that is not as long may be the last of the last row.
+    places = tf.minimum(places, count * width - 1)
+    tokens = tf.where(padding_mask > 0)
+    targets = tf.gather_nd(places, tokens)[:, None]
+    sequences, positions = tf.unstack(tf.cast(tokens, tf.int32), axis=1)
+
+    def laid(x: Tensor) -> Tensor:
+        found = tf.scatter_nd(targets, x, (count * width)[None])
+        return tf.reshape(found, tf.stack([count, width]))
+
+    segments = laid(sequences + 1) - 1
     return PackedRows(
-        tf.scatter_nd(target, tf.gather_nd(token_ids, token), shape),
+        laid(tf.gather_nd(token_ids, tokens)),
         tf.cast(segments >= 0, tf.int32),
         segments,
-        tf.scatter_nd(target, position, shape),
-        rows,
-        starts,
+        laid(positions),
+        places,
     )
 
 
-def _places(lengths: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the row and the start in it of each length, int32 [B]."""
+class _Layout(NamedTuple):
+    """Rows [B] and starts in them [B] of sequences; rows, and their width."""
+
+    rows: Tensor
+    starts: Tensor
+    count: Tensor
+    width: Tensor
+
+
+def _laid_out(lengths: Tensor, width: Tensor) -> _Layout:
     order = tf.argsort(lengths, direction="DESCENDING", stable=True)
     nothing = tf.zeros_like(lengths)
 
-    def place(
+    def lay(
         i: Tensor, room: Tensor, rows: Tensor, starts: Tensor
     ) -> tuple[Tensor, ...]:
         which = order[i]
@@ -173,10 +175,13 @@ def _places(lengths: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
             tf.tensor_scatter_nd_update(starts, [[which]], [start]),
         )
 
+    most = tf.size(lengths)
     _, _, rows, starts = tf.while_loop(
-        lambda i, *_: i < tf.size(lengths),
-        place,
+        lambda i, *_: i < most,
+        lay,
         (0, nothing + width, nothing, nothing),
         parallel_iterations=1,
     )
-    return rows, starts
+    step = -(-most // COUNTS)
+    count = -(-(tf.reduce_max(rows) + 1) // step) * step
+    return _Layout(rows, starts, tf.minimum(count, most), width)
