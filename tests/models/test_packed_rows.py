@@ -39,7 +39,6 @@ def states_and_gradients(backbone, ids, mask, packed):
 
     weights = [v.value for v in backbone.trainable_variables]
 
-    @tf.function(autograph=False, reduce_retracing=True)
     def function(ids, mask):
         object.__setattr__(layer, "call", counted)
         with tf.GradientTape() as tape, rows_are_packed(packed):
@@ -53,7 +52,10 @@ def states_and_gradients(backbone, ids, mask, packed):
         found = [tf.convert_to_tensor(x) for x in found]
         return states, found, cells.pop()
 
-    return function(ids, mask)
+    # As in training, how many rows there are is not known to the graph.
+    shape = tf.TensorSpec([None, ids.shape[1]], tf.int32)
+    compiled = tf.function(function, [shape, shape], autograph=False)
+    return compiled(ids, mask)
 
 
 @pytest.mark.parametrize("family", BACKBONES)
@@ -165,6 +167,14 @@ def test_sequences_without_tokens_are_no_error():
     expected = backbone({"token_ids": ids, "padding_mask": mask})
     np.testing.assert_allclose(hidden[::2, -1], expected[::2, -1], atol=1e-5)
     assert np.isfinite(hidden).all()
+
+
+def test_no_rows_stay_none():
+    backbone = small.gpt2_backbone()
+    ids = mask = tf.zeros([0, 12], tf.int32)
+    states, gradients, _ = states_and_gradients(backbone, ids, mask, True)
+    assert states.shape == (0, 32)
+    assert not any(np.any(gradient) for gradient in gradients)
 
 
 def test_packing_is_asked_for_and_ends():

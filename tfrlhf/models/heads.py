@@ -59,7 +59,8 @@ def hidden_states(
         [B, S, H], after the last normalisation.
     """
     with adapters.active(adapter):
-        if places is None or not packs(backbone):
+        alone = token_ids.shape[0] in (0, 1)
+        if places is None or alone or not packs(backbone):
             inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
             with states_read(backbone, places):
                 return backbone(inputs, training=training)

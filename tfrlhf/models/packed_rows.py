@@ -182,6 +182,8 @@ def _laid_out(lengths: Tensor, width: Tensor) -> _Layout:
         (0, nothing + width, nothing, nothing),
         parallel_iterations=1,
     )
-    step = -(-most // COUNTS)
-    count = -(-(tf.reduce_max(rows) + 1) // step) * step
+    # A part of a batch may have no rows at all.
+    used = tf.maximum(tf.reduce_max(rows) + 1, 0)
+    step = tf.maximum(-(-most // COUNTS), 1)
+    count = -(-used // step) * step
     return _Layout(rows, starts, tf.minimum(count, most), width)
