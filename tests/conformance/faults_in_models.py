@@ -469,7 +469,10 @@ PACKED_ROWS = {
         "tf.where(is_token, tf.gather(upstream, sources), 0)",
         "tf.gather(upstream, sources)",
     ),
-    "every-count-of-rows": ("step = -(-most // COUNTS)", "step = 1"),
+    "every-count-of-rows": (
+        "step = tf.maximum(-(-most // COUNTS), 1)",
+        "step = 1",
+    ),
     "rows-are-never-wide": ("costs[1] < costs[0]", "False"),
     "attention-costs-nothing": (
         "x.count * x.width * (2 * hidden_size + x.width)",

@@ -121,7 +121,7 @@ def test_tokens_and_states_are_found_again():
     with tf.GradientTape() as tape:
         tape.watch(states)
         unpacked = packed.unpacked(states)
-        factors = tf.reshape(tf.range(72.0), [6, 12, 1])
+        factors = tf.reshape(1.0 + tf.range(72.0), [6, 12, 1])
         loss = tf.reduce_sum(unpacked * factors)
     assert unpacked.shape == (6, 12, 1)
     np.testing.assert_array_equal(
