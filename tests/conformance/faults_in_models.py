@@ -377,6 +377,11 @@ ROWS = {
     ),
 }
 MICRO_BATCHES = {
+    "each-length-is-traced": (
+        "tf.TensorSpec([*x.shape[:-1], None], x.dtype)",
+        "_described(x)",
+        "tests/models/test_micro_batches.py",
+    ),
     "every-width-is-compiled": (
         "step = tf.bitwise.left_shift(1, doublings)",
         "step = 1",
@@ -482,7 +487,11 @@ PACKED_ROWS = {
         'direction="DESCENDING"',
         'direction="ASCENDING"',
     ),
-    "packs-unasked": ("return _wanted.get() and", "return"),
+    "packs-unasked": ("if known is None or", "known = known or {}\n    if"),
+    "others-get-its-rows": (
+        "name = (*map(id, inputs), size)",
+        "name = size",
+    ),
 }
 HEADS = {
     "states-after-the-tokens": (

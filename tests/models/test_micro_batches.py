@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfrlhf.models.micro_batches import of_any_length
 from tfrlhf.models.micro_batches import sorted_by_length
 from tfrlhf.models.micro_batches import trimmed
 from tfrlhf.trainers.example_mixing import MixedExperience
@@ -49,6 +50,23 @@ def test_only_tokens_are_cut():
     # Ordered by the longest candidate.
     batch = sorted_by_length(batch._replace(padding_mask=mask[::-1]))
     np.testing.assert_array_equal(batch.ranks, ranks[::-1])
+
+
+def test_any_length_is_that_of_tokens():
+    ids, mask = rows([[3, 1], [2, 6]], 8)
+    ranks = tf.constant([[0, 1], [1, 0]])
+    weight = tf.constant([1.0, 2.0])
+    batch = Preferences(ids, mask, mask, ranks, weight, weight)
+    found = of_any_length(batch)
+    assert found.token_ids.shape.as_list() == [2, 2, None]
+    assert found.ranks.shape == (2, 2)
+    assert found.weight == tf.TensorSpec([2], tf.float32)
+    mixed = MixedExperience(*[Examples(ranks, ranks, ranks)] * 2, weight)
+    inner, _, other = of_any_length(mixed)
+    assert inner.loss_mask.shape.as_list() == [2, None]
+    assert other.shape == (2,)
+    plain = of_any_length((np.zeros([2, 3]), {"x": weight}))
+    assert plain[0].shape == (2, 3) and plain[1]["x"].shape == (2,)
 
 
 def test_rows_are_ordered_from_short_to_long():

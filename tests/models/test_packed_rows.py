@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -6,8 +7,8 @@ from tests import small
 from tests.models.test_packing import BACKBONES
 from tests.models.test_packing import made
 from tfrlhf.models import heads
+from tfrlhf.models.packed_rows import packed_for
 from tfrlhf.models.packed_rows import packed_rows
-from tfrlhf.models.packed_rows import packs
 from tfrlhf.models.packed_rows import rows_are_packed
 
 # The last two share a row with others; none of the first three can.
@@ -178,11 +179,31 @@ def test_no_rows_stay_none():
 
 
 def test_packing_is_asked_for_and_ends():
-    backbone = small.gpt2_backbone()
-    assert not packs(backbone)
+    backbone, inputs = small.gpt2_backbone(), batch()
+    other = keras.Sequential([keras.layers.Dense(2)])
+    assert packed_for(backbone, *inputs) is None
     with rows_are_packed():
-        assert packs(backbone)
-        assert not packs(tf.keras.Sequential([tf.keras.layers.Dense(2)]))
+        assert packed_for(backbone, *inputs) is not None
+        assert packed_for(other, *inputs) is None
+        # What is alone has nobody to share a row with.
+        assert packed_for(backbone, *batch([5])) is None
         with rows_are_packed(False):
-            assert not packs(backbone)
-    assert not packs(backbone)
+            assert packed_for(backbone, *inputs) is None
+    assert packed_for(backbone, *inputs) is None
+
+
+def test_models_that_read_the_same_share_its_rows():
+    ids, mask = batch()
+    policy, value = small.gpt2_backbone(), small.gpt2_backbone()
+    with rows_are_packed():
+        first = packed_for(policy, ids, mask)
+        assert packed_for(value, ids, mask) is first
+        assert packed_for(policy, ids + 1, mask) is not first
+
+        @tf.function
+        def in_a_graph():
+            return packed_for(policy, ids, mask).token_ids
+
+        np.testing.assert_array_equal(in_a_graph(), first.token_ids)
+    with rows_are_packed():
+        assert packed_for(policy, ids, mask) is not first

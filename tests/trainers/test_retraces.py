@@ -56,3 +56,6 @@ def test_ragged_rollouts_trace_nothing_after_the_warm_up():
     ppo.fit(prompts, batch_size=2, callbacks=[traces], verbose=0)
     assert len(traces.widths) > 2
     assert traces.counts[-1] == traces.counts[WARM_UP - 1]
+    # The longest phases were traced for all lengths from the start.
+    looks, _, gradients, *_ = traces.counts[-1]
+    assert looks == gradients == 1

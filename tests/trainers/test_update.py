@@ -9,6 +9,7 @@ import tfrlhf
 from tests import small
 from tests.modes import normal
 from tfrlhf import losses
+from tfrlhf.models import trainable
 from tfrlhf.types import Experience
 
 TEMPERATURE, RATE, CLIP_NORM = 0.7, 0.5, 0.3
@@ -136,3 +137,24 @@ def test_a_step_equals_the_plain_formula(
     received = small.weights(policy) + small.weights(value)
     for now, wanted in zip(received, weights, strict=True):
         np.testing.assert_allclose(now, wanted, atol=1e-5)
+
+
+def test_losses_of_few_weights_are_computed_at_the_same_time(monkeypatch):
+    policy, value = models()
+    batch = experience(policy, value)
+
+    def step(micro_batches=1):
+        ppo = tfrlhf.PPO(policy, lambda p, r: [0.0], value)
+        ppo.compile("sgd", LOSS, sampler=SAMPLER, micro_batches=micro_batches)
+        found, _ = ppo.gradients_and_sums(batch, tf.constant(9.0))
+        return found, bool(ppo._awaited(found))
+
+    expected, waits = step()
+    assert not waits
+    # Whoever asks for less memory gets it.
+    assert step(micro_batches=2)[1]
+    monkeypatch.setattr(trainable, "AT_A_TIME", 0)
+    received, waits = step()
+    assert waits
+    for one, other in zip(received, expected, strict=True):
+        np.testing.assert_array_equal(one, other)

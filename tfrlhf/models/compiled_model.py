@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -60,6 +61,28 @@ class CompiledModel(keras.Model):
             The mask; None for XLA, whose shapes cannot depend on it.
         """
         return None if self.compilers[phase] else mask
+
+    def trace_once(
+        self, phase: str, function: Any, describe: Callable[[], Sequence[Any]]
+    ) -> None:
+        """Traces a function for all lengths at once, if it never was traced.
+
+        Otherwise it is for the first length, and then again for the second.
+
+        Args:
+            phase: that it belongs to; XLA compiles each length by itself.
+            function: of `_compiled`.
+            describe: returns `tf.TensorSpec`s in the place of its inputs.
+        """
+        compiled = isinstance(
+            function, tf.types.experimental.PolymorphicFunction
+        )
+        # Under a strategy it is traced anew for every replica in any case.
+        one = self.distribute_strategy.num_replicas_in_sync == 1
+        if not compiled or not one or self.compilers[phase]:
+            return
+        if not function.experimental_get_tracing_count():
+            function.get_concrete_function(*describe())
 
     def _compiled(self, function: Any, phase: str = "update") -> Any:
         if self.run_eagerly:

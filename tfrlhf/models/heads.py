@@ -7,8 +7,7 @@ import tensorflow as tf
 from tfrlhf.models import adapters
 from tfrlhf.models.adapters import Adapter
 from tfrlhf.models.last_block import states_read
-from tfrlhf.models.packed_rows import packed_rows
-from tfrlhf.models.packed_rows import packs
+from tfrlhf.models.packed_rows import packed_for
 from tfrlhf.models.packing import within_segments
 from tfrlhf.types import Tensor
 
@@ -58,13 +57,14 @@ def hidden_states(
     Returns:
         [B, S, H], after the last normalisation.
     """
+    packed = None
+    if places is not None:
+        packed = packed_for(backbone, token_ids, padding_mask)
     with adapters.active(adapter):
-        alone = token_ids.shape[0] in (0, 1)
-        if places is None or alone or not packs(backbone):
+        if packed is None:
             inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
             with states_read(backbone, places):
                 return backbone(inputs, training=training)
-        packed = packed_rows(token_ids, padding_mask, hidden_size(backbone))
         inputs = {
             "token_ids": packed.token_ids,
             "padding_mask": packed.padding_mask,

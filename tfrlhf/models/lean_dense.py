@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfrlhf.models.lean_products import sizes
 from tfrlhf.types import Tensor
 
 
@@ -40,19 +41,22 @@ def dense_call(layer: Any) -> Callable[..., Tensor] | None:
 
     def call(inputs: Tensor, training: bool | None = None) -> Tensor:
         x = tf.convert_to_tensor(inputs)
-        kernel = tf.cast(tf.reshape(layer.kernel, [height, width]), x.dtype)
+        kernel = tf.cast(_shaped(layer.kernel, [height, width]), x.dtype)
         bias = None
         if layer.bias is not None:
-            bias = tf.cast(tf.reshape(layer.bias, [width]), x.dtype)
+            bias = tf.cast(_shaped(layer.bias, [width]), x.dtype)
         found = dense(tf.reshape(x, [-1, height]), kernel, bias)
-        before = x.shape[: x.shape.rank - inner]
-        sizes = [
-            tf.shape(x)[i] if n is None else n for i, n in enumerate(before)
-        ]
-        found = tf.reshape(found, [*sizes, *shape[inner:]])
+        before = sizes(x)[: x.shape.rank - inner]
+        found = tf.reshape(found, [*before, *shape[inner:]])
         return found if layer.activation is None else layer.activation(found)
 
     return call
+
+
+def _shaped(x: Any, shape: list[int]) -> Tensor:
+    # Operations that do nothing take their time while a graph is made.
+    x = tf.convert_to_tensor(x)
+    return x if x.shape == shape else tf.reshape(x, shape)
 
 
 def _contracted(equation: str) -> int:

@@ -5,9 +5,9 @@ reshaped matrices they are turned once or not at all (docs/performance.md).
 """
 
 import contextlib
-import math
+import functools
+import operator
 from collections.abc import Iterator
-from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -81,19 +81,19 @@ class _Plan(NamedTuple):
     result: str
 
     def multiply(self, first: Tensor, second: Tensor) -> Tensor:
-        sizes = dict(zip(self.first, _sizes(first), strict=True))
-        sizes |= dict(zip(self.second, _sizes(second), strict=True))
+        size = dict(zip(self.first, sizes(first), strict=True))
+        size |= dict(zip(self.second, sizes(second), strict=True))
         left, turn_left = self._matrix(
-            first, self.first, self.rows, self.inner, sizes
+            first, self.first, self.rows, self.inner, size
         )
         right, turn_right = self._matrix(
-            second, self.second, self.inner, self.columns, sizes
+            second, self.second, self.inner, self.columns, size
         )
         found = tf.matmul(
             left, right, transpose_a=turn_left, transpose_b=turn_right
         )
         axes = self.batch + self.rows + self.columns
-        found = tf.reshape(found, [sizes[axis] for axis in axes])
+        found = tf.reshape(found, [size[axis] for axis in axes])
         return _ordered(found, axes, self.result)
 
     def _matrix(
@@ -102,15 +102,18 @@ class _Plan(NamedTuple):
         axes: str,
         before: str,
         after: str,
-        sizes: dict[str, Any],
+        size: dict[str, Any],
     ) -> tuple[Tensor, bool]:
         """Returns matrices, and whether they are yet to be turned."""
         # What is in one piece already need not be moved.
         turned = axes.endswith(before) and not axes.endswith(after)
         groups = (after, before) if turned else (before, after)
         x = _ordered(x, axes, self.batch + "".join(groups))
-        shape = [sizes[axis] for axis in self.batch]
-        shape += [_product([sizes[axis] for axis in group]) for group in groups]
+        shape = [size[axis] for axis in self.batch]
+        shape += [
+            functools.reduce(operator.mul, [size[axis] for axis in group])
+            for group in groups
+        ]
         return tf.reshape(x, shape), turned
 
 
@@ -141,12 +144,11 @@ def _ordered(x: Tensor, axes: str, order: str) -> Tensor:
     return tf.transpose(x, [axes.index(axis) for axis in order])
 
 
-def _sizes(x: Tensor) -> list[Any]:
-    known, asked = x.shape.as_list(), tf.shape(x)
-    return [asked[i] if n is None else n for i, n in enumerate(known)]
-
-
-def _product(sizes: Sequence[Any]) -> Any:
-    if all(isinstance(size, int) for size in sizes):
-        return math.prod(sizes)
-    return tf.reduce_prod(tf.stack(sizes))
+def sizes(x: Tensor) -> list[Any]:
+    """Returns the sizes of all axes, numbers where they are known."""
+    known = x.shape.as_list()
+    if None not in known:
+        return known
+    # Two operations, where indexing `tf.shape` would be five for each axis.
+    asked = tf.unstack(tf.shape(x), len(known))
+    return [a if n is None else n for n, a in zip(known, asked, strict=True)]

@@ -74,6 +74,35 @@ def trimmed(batch: Any) -> Any:
     )
 
 
+def of_any_length(batch: Any) -> Any:
+    """Describes carriers of as many rows but any number of columns.
+
+    Args:
+        batch: see `sorted_by_length`.
+
+    Returns:
+        `tf.TensorSpec`s in its place; what has not the rank of `padding_mask`
+        is described as it is.
+    """
+    if not hasattr(batch, "padding_mask"):
+        if hasattr(batch, "_fields"):
+            return type(batch)(*map(of_any_length, batch))
+        return tf.nest.map_structure(_described, batch)
+    rank = len(batch.padding_mask.shape)
+    return type(batch)(
+        *(
+            tf.TensorSpec([*x.shape[:-1], None], x.dtype)
+            if len(x.shape) == rank
+            else _described(x)
+            for x in batch
+        )
+    )
+
+
+def _described(x: Any) -> tf.TensorSpec:
+    return tf.TensorSpec(x.shape, x.dtype)
+
+
 def _inside(batch: Any, change: Callable[[Any], Any]) -> Any:
     if not hasattr(batch, "_fields"):
         return batch

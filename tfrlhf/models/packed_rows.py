@@ -20,12 +20,15 @@ from tfrlhf.types import Tensor
 # compiled for each.
 COUNTS = 16
 
-_wanted: ContextVar[bool] = ContextVar("packs_rows", default=False)
+# The batches that were packed so far, by graph, ids and mask, with these.
+_known: ContextVar[dict[Any, Any] | None] = ContextVar("packed", default=None)
 
 
 @contextmanager
 def rows_are_packed(wanted: bool = True) -> Iterator[None]:
     """Lets `heads.hidden_states` pack the rows that it is given.
+
+    Models that read the same tensors inside the block share their rows.
 
     Args:
         wanted: False where shapes must not depend on values, as for XLA.
@@ -34,16 +37,39 @@ def rows_are_packed(wanted: bool = True) -> Iterator[None]:
         >>> with rows_are_packed():
         ...     log_probs = policy.log_probs(token_ids, mask, where=mask)
     """
-    token = _wanted.set(wanted)
+    token = _known.set({} if wanted else None)
     try:
         yield
     finally:
-        _wanted.reset(token)
+        _known.reset(token)
 
 
-def packs(backbone: keras.Model) -> bool:
-    """Tells whether the rows of a backbone's batches are to be packed."""
-    return _wanted.get() and packing.is_known(backbone)
+def packed_for(
+    backbone: keras.Model, token_ids: Tensor, padding_mask: Tensor
+) -> "PackedRows | None":
+    """Packs the rows of a batch, if that is wanted and known to be right.
+
+    Args:
+        backbone: that reads them.
+        token_ids: int32 [B, S].
+        padding_mask: int32 [B, S], right-padded.
+
+    Returns:
+        `PackedRows`; None to read the batch as it is.
+    """
+    known = _known.get()
+    alone = token_ids.shape[0] in (0, 1)
+    if known is None or alone or not packing.is_known(backbone):
+        return None
+    size = int(backbone.output.shape[-1])
+    graph = tf.compat.v1.get_default_graph()
+    inputs = graph, token_ids, padding_mask
+    name = (*map(id, inputs), size)
+    if name not in known:
+        # With its inputs, so that no others get their ids.
+        known[name] = packed_rows(token_ids, padding_mask, size), inputs
+    packed: PackedRows = known[name][0]
+    return packed
 
 
 class PackedRows(NamedTuple):

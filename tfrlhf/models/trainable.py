@@ -6,6 +6,7 @@ summed over replicas, then clipped, then applied. So a step does not depend on
 how the batch was cut.
 """
 
+from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from tfrlhf.models.compilation import JitCompile
 from tfrlhf.models.compiled_model import CompiledModel
 from tfrlhf.models.lookups import gradients as lookup_gradients
 from tfrlhf.models.lookups import noted_lookups
+from tfrlhf.models.micro_batches import of_any_length
 from tfrlhf.models.micro_batches import rows_of_part
 from tfrlhf.models.micro_batches import sorted_by_length
 from tfrlhf.models.micro_batches import sum_over_parts
@@ -30,6 +32,10 @@ from tfrlhf.models.optimizers import check_precision
 from tfrlhf.models.optimizers import fuse_adam
 from tfrlhf.models.optimizers import own_memory
 from tfrlhf.types import Tensor
+
+# Losses of at most so many weights are computed at the same time: small layers
+# leave processors idle, and their passes need little memory.
+AT_A_TIME = 2**24
 
 
 class BatchLosses(NamedTuple):
@@ -76,7 +82,8 @@ class TrainableModel(CompiledModel):
                 averaging or gradient accumulation of its own.
             loss: the model's loss; None takes the default of the class.
             micro_batches: parts a batch is cut into to save memory; the step
-                stays the same.
+                stays the same. With more than one, what can be computed one
+                after the other is.
             clip_norm: largest global norm of the gradient; None for no limit.
             jit_compile: whether XLA compiles forward and backward pass; "auto"
                 decides by the device, "measure" by trying both on the first
@@ -160,8 +167,9 @@ class TrainableModel(CompiledModel):
     def loss_terms(self) -> list[tuple[Any, list[Any]]]:
         """Returns the losses that add up, with the variables each depends on.
 
-        Gradients are taken of one after the other, so that no two of them need
-        their memory at once. In the order of `learner_variables`.
+        Gradients are taken of one after the other where there are many
+        weights or several micro-batches, so that no two of them need their
+        memory at once. In the order of `learner_variables`.
         """
         return [(self.batch_losses, self.learner_variables())]
 
@@ -290,6 +298,7 @@ class TrainableModel(CompiledModel):
             count of the loss and of every metric, over all replicas.
         """
         strategy = self.distribute_strategy
+        self._trace_gradients(lambda: of_any_length(batch))
         results = strategy.run(
             lambda *of: self._gradient_function(*of), args=(batch, count)
         )
@@ -317,13 +326,13 @@ class TrainableModel(CompiledModel):
 
     def trace_gradients(self, dataset: tf.data.Dataset) -> None:
         """Traces forward and backward pass for the shapes of a Dataset."""
-        # Under a strategy it is traced anew for every replica in any case.
-        one = self.distribute_strategy.num_replicas_in_sync == 1
-        if one and not self.run_eagerly:
-            count = tf.TensorSpec([], tf.float32)
-            self._gradient_function.get_concrete_function(
-                dataset.element_spec, count
-            )
+        self._trace_gradients(lambda: dataset.element_spec)
+
+    def _trace_gradients(self, describe: Callable[[], Any]) -> None:
+        self.trace_once(
+            *("update", self._gradient_function),
+            lambda: (describe(), tf.TensorSpec([], tf.float32)),
+        )
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -429,8 +438,7 @@ class TrainableModel(CompiledModel):
         gradients: list[Tensor] = []
         sums: dict[str, tuple[Tensor, Tensor]] = {}
         for compute, variables in self.loss_terms():
-            # One edge to all of its operations, not one of every gradient.
-            with tf.control_dependencies([tf.group(gradients)]):
+            with tf.control_dependencies(self._awaited(gradients)):
                 with (
                     tf.GradientTape() as tape,
                     noted_lookups(self, tape) as lookups,
@@ -449,6 +457,14 @@ class TrainableModel(CompiledModel):
                 metrics[self.loss_name] = (so_far + here, weight)
             sums |= metrics
         return gradients, sums
+
+    def _awaited(self, gradients: list[Tensor]) -> list[Any]:
+        """Returns what the passes of the next loss wait for."""
+        weights = sum(v.shape.num_elements() for v in self.learner_variables())
+        if self.micro_batches == 1 and weights <= AT_A_TIME:
+            return []
+        # One edge to all of its operations, not one of every gradient.
+        return [tf.group(gradients)]
 
     def _test_sums(self, batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
         return self._metric_sums(self.batch_losses(batch, training=False))

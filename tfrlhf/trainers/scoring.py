@@ -169,6 +169,15 @@ class ScoringEngine(TrainableModel):
         make = getattr(self, f"_compile_{phase}")
         sizes = batch_size, [tuple(x.shape) for x in rows]
         self.choose_compiler(phase, make, run, sizes)
+        if phase != "rollout":
+            count = max(replicas.row_count(rows), batch_size)
+            self.trace_once(
+                *(phase, getattr(self, f"_{phase}_function")),
+                lambda: [
+                    tf.TensorSpec([count, None][: x.shape.rank], x.dtype)
+                    for x in rows
+                ],
+            )
         return run()
 
     def _compile_score(self) -> None:
