@@ -91,9 +91,10 @@ def operations() -> collections.Counter[str]:
         for line in plane.lines:
             for event in line.events:
                 name = plane.event_metadata[event.metadata_id].name
-                # Of TensorFlow's: "name:type".
+                # "name:type"; what is called ("name: function") holds others.
                 kind = name if "::" in name else name.rpartition(":")[2]
-                if kind != name or name in KINDS["GELU, normalisation (XLA)"]:
+                is_call = kind == name or kind.startswith(" ")
+                if not is_call or name in KINDS["GELU, normalisation (XLA)"]:
                     found[kind] += event.duration_ps / 1e12
     return found
 

@@ -70,25 +70,33 @@ def growth(low: int, high: int) -> PerRound:
 def startup() -> Case:
     """The time from nothing to the first step, beside the imports' own."""
     parts = ("import package", "build", "first", "second", "to first step")
+    rows = [(f"  start: {part}", "ours", part) for part in parts]
+    rows.append(
+        ("  start: to first step, XLA's programs kept", "kept", parts[-1])
+    )
     return Case(
         "startup",
-        (ours("ours", "startup", shape="small"),),
-        2,
+        (
+            ours("ours", "startup", shape="small"),
+            ours("kept", "startup", shape="small", kept=True),
+        ),
+        # The first start fills what is kept.
+        4,
         tuple(
             Row(
-                f"  start: {part}",
+                measure,
                 "import of tensorflow and keras_hub",
-                multiple_of_imports(part),
+                multiple_of_imports(side, part),
             )
-            for part in parts
+            for measure, side, part in rows
         ),
         fresh=True,
     )
 
 
-def multiple_of_imports(part: str) -> PerRound:
+def multiple_of_imports(side: str, part: str) -> PerRound:
     """A part of the start as a multiple of the imports it stands on."""
-    return lambda round_: round_["ours"][part] / round_["ours"]["import base"]
+    return lambda round_: round_[side][part] / round_[side]["import base"]
 
 
 def part_of_encoding(part: str) -> PerRound:

@@ -3,13 +3,27 @@
 Imports nothing before the clock runs.
 """
 
+import os
 import time
 
+from benchmarks.driver import OUTPUT
 from benchmarks.turns import Turns
 
 
-def run(turns: Turns, shape: str) -> None:
-    """Measures once: a process starts once."""
+def run(turns: Turns, shape: str, kept: bool = False) -> None:
+    """Measures once: a process starts once.
+
+    Args:
+        turns: the driver.
+        shape: of the models and the batch.
+        kept: whether XLA keeps what it compiles, as in the recipes, but in
+            build/bench.
+    """
+    if kept:
+        os.environ["TF_XLA_FLAGS"] = (
+            f"--tf_xla_persistent_cache_directory={OUTPUT / 'xla'} "
+            "--tf_xla_persistent_cache_read_only=false"
+        )
     turns.wait()
     marks = [time.perf_counter()]
 
