@@ -93,8 +93,8 @@ def operations() -> collections.Counter[str]:
                 name = plane.event_metadata[event.metadata_id].name
                 # "name:type"; what is called ("name: function") holds others.
                 kind = name if "::" in name else name.rpartition(":")[2]
-                is_call = kind == name or kind.startswith(" ")
-                if not is_call or name in KINDS["GELU, normalisation (XLA)"]:
+                is_other = kind == name or kind.startswith(" ")
+                if not is_other or name in KINDS["GELU, normalisation (XLA)"]:
                     found[kind] += event.duration_ps / 1e12
     return found
 
