@@ -43,10 +43,10 @@ FIRST, SECOND, OTHER = [7, 3, 9], [4, 8, 2, 5, 6, 1], [11, 12, 13]
 SEGMENTS = [[1] * 3 + [2] * 6 + [0]]
 
 
-def made(name):
+def made(name, **changes):
     """A backbone of a family, with weights that are not small."""
     keras.utils.set_random_seed(1)
-    model = getattr(keras_hub.models, name)(**BACKBONES[name])
+    model = getattr(keras_hub.models, name)(**(BACKBONES[name] | changes))
     draw = np.random.default_rng(1)
     for weight in model.trainable_weights:
         weight.assign(weight + 0.3 * draw.normal(size=weight.shape))

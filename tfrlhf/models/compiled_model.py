@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfrlhf.models.compilation import Compilers
 from tfrlhf.models.lean_layers import lean_layers
 from tfrlhf.models.packed_rows import rows_are_packed
+from tfrlhf.models.shared_traces import traces_are_shared
 from tfrlhf.types import Tensor
 
 
@@ -90,8 +91,9 @@ class CompiledModel(keras.Model):
 
         @functools.wraps(function)
         def lean(*inputs: Any) -> Any:
-            packed = rows_are_packed(not self.compilers[phase])
-            with lean_layers(self), packed:
+            plain = not self.compilers[phase]
+            packed, shared = rows_are_packed(plain), traces_are_shared(plain)
+            with lean_layers(self), packed, shared:
                 return function(*inputs)
 
         return tf.function(

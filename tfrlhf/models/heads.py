@@ -9,6 +9,7 @@ from tfrlhf.models.adapters import Adapter
 from tfrlhf.models.last_block import states_read
 from tfrlhf.models.packed_rows import packed_for
 from tfrlhf.models.packing import within_segments
+from tfrlhf.models.shared_traces import shared_layers
 from tfrlhf.types import Tensor
 
 
@@ -63,7 +64,7 @@ def hidden_states(
     with adapters.active(adapter):
         if packed is None:
             inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
-            with states_read(backbone, places):
+            with states_read(backbone, places), shared_layers(backbone):
                 return backbone(inputs, training=training)
         inputs = {
             "token_ids": packed.token_ids,
@@ -72,6 +73,7 @@ def hidden_states(
         with (
             within_segments(backbone, packed.segments, packed.positions),
             states_read(backbone, packed.moved(places)),
+            shared_layers(backbone),
         ):
             return packed.unpacked(backbone(inputs, training=training))
 

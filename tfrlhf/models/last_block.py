@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfrlhf.models.replaced_calls import UsingTensors
 from tfrlhf.models.replaced_calls import replaced_calls
 from tfrlhf.types import Tensor
 
@@ -60,16 +61,26 @@ def states_read(backbone: keras.Model, places: Tensor | None) -> Iterator[None]:
     begin, end = first.call, last.call
     shapes: list[Any] = []
 
-    def take(x: Tensor, **kwargs: Any) -> Tensor:
-        shapes.append((tf.shape(x, places.dtype), x.shape))
-        return begin(tf.gather_nd(x, _rounded_up(places)), **kwargs)
+    def taking(places: Tensor) -> Any:
+        def take(x: Tensor, **kwargs: Any) -> Tensor:
+            shapes.append((tf.shape(x, places.dtype), x.shape))
+            return begin(tf.gather_nd(x, _rounded_up(places)), **kwargs)
 
-    def put(x: Tensor, **kwargs: Any) -> Tensor:
-        shape, static = shapes.pop()
-        found = end(x, **kwargs)[: tf.shape(places)[0]]
-        return tf.ensure_shape(tf.scatter_nd(places, found, shape), static)
+        return take
 
-    with replaced_calls([(first, take), (last, put)]):
+    def putting(places: Tensor) -> Any:
+        def put(x: Tensor, **kwargs: Any) -> Tensor:
+            shape, static = shapes.pop()
+            found = end(x, **kwargs)[: tf.shape(places)[0]]
+            return tf.ensure_shape(tf.scatter_nd(places, found, shape), static)
+
+        return put
+
+    calls = [
+        (first, UsingTensors(taking, places)),
+        (last, UsingTensors(putting, places)),
+    ]
+    with replaced_calls(calls):
         yield
 
 

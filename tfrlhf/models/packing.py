@@ -15,6 +15,7 @@ import keras
 import keras_hub
 import tensorflow as tf
 
+from tfrlhf.models.replaced_calls import UsingTensors
 from tfrlhf.models.replaced_calls import replaced_methods
 from tfrlhf.types import Tensor
 
@@ -67,7 +68,7 @@ def within_segments(
         )
     blocks = tf.equal(segments[:, :, None], segments[:, None, :])
     masks = [
-        (layer, attribute, _narrowed(compute, blocks))
+        (layer, attribute, UsingTensors(_narrowing(compute), blocks))
         for layer in backbone.layers
         for attribute in MASKS
         if (compute := getattr(layer, attribute, None)) is not None
@@ -89,12 +90,15 @@ def within_segments(
         yield
 
 
-def _narrowed(compute: Any, blocks: Tensor) -> Any:
-    def narrow(*args: Any, **kwargs: Any) -> Tensor:
-        mask = tf.cast(compute(*args, **kwargs), tf.bool)
-        return tf.logical_and(mask, blocks)
+def _narrowing(compute: Any) -> Any:
+    def to_blocks(blocks: Tensor) -> Any:
+        def narrow(*args: Any, **kwargs: Any) -> Tensor:
+            mask = tf.cast(compute(*args, **kwargs), tf.bool)
+            return tf.logical_and(mask, blocks)
 
-    return narrow
+        return narrow
+
+    return to_blocks
 
 
 def _moved(call: Any, positions: Tensor) -> Any:

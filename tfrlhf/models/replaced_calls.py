@@ -6,8 +6,34 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from tfrlhf.types import Tensor
+
 Calls = Sequence[tuple[Any, Callable[..., Any] | None]]
 Methods = Sequence[tuple[Any, str, Callable[..., Any] | None]]
+
+
+class UsingTensors:
+    """A method that uses tensors besides its arguments.
+
+    Args:
+        make: makes it of the tensors.
+        tensors: of the graph in which it is called.
+    """
+
+    def __init__(
+        self, make: Callable[..., Callable[..., Any]], *tensors: Tensor
+    ) -> None:
+        self.make = make
+        self.tensors = tensors
+        self._method = make(*tensors)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the method."""
+        return self._method(*args, **kwargs)
+
+    def of(self, tensors: Sequence[Tensor]) -> Callable[..., Any]:
+        """Returns the method with other tensors in the place of its own."""
+        return self.make(*tensors)
 
 
 def replaced_calls(calls: Calls) -> Any:
