@@ -493,6 +493,34 @@ PACKED_ROWS = {
         "name = size",
     ),
 }
+SHARED_TRACES = {
+    "all-layers-are-alike": (
+        "tuple((type(part), frozenset(_settings(part))) for part in parts)",
+        "tuple(type(part) for part in parts)",
+    ),
+    "no-layers-are-alike": (
+        "if name not in self.known:",
+        "if True:",
+    ),
+    "frozen-weights-have-gradients": (
+        "own = x if v.trainable else tf.stop_gradient(x)",
+        "own = x",
+    ),
+    "what-trains-is-frozen": (
+        "tuple((v.dtype, v.trainable) for v in self.variables)",
+        "tuple(v.dtype for v in self.variables)",
+    ),
+    "adapters-are-those-of-the-first": (
+        "return None if assigns or trace.captured_inputs else trace",
+        "return None if assigns else trace",
+    ),
+    "dropout-forgets-its-draws": (
+        "return None if assigns or trace.captured_inputs else trace",
+        "return None if trace.captured_inputs else trace",
+    ),
+    "rematerialised-layers-are-shared": ('and "call" not in vars(layer)', ""),
+    "traces-are-shared-unasked": ("set({} if wanted else None)", "set({})"),
+}
 HEADS = {
     "states-after-the-tokens": (
         "tf.where(mask[:, 1:] > 0)",
@@ -622,6 +650,11 @@ FAULTS = [
         "tfrlhf/models/packed_rows.py",
         "tests/models/test_packed_rows.py",
         PACKED_ROWS,
+    ),
+    (
+        "tfrlhf/models/shared_traces.py",
+        "tests/models/test_shared_traces.py",
+        SHARED_TRACES,
     ),
     ("tfrlhf/models/heads.py", "tests/models/test_policy.py", HEADS),
     ("tfrlhf/models/lookups.py", "tests/models/test_lookups.py", LOOKUPS),

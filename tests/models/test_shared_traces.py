@@ -123,15 +123,39 @@ def test_a_graph_is_no_larger_for_more_layers():
     assert many - few <= 5 * 40
 
 
-def test_draws_of_dropout_are_those_of_each_layer():
-    def states():
-        backbone = made("GPT2Backbone", num_layers=3, dropout=0.5)
-        return run([backbone], shared, training=True)[0][0]
+def test_passes_of_one_graph_have_their_own_rows():
+    backbone = deep("GPT2Backbone")
+    batches = [batch(), batch([5, 12, 2, 9, 4, 4], seed=1)]
 
-    shared = False
-    expected = states()
-    shared = True
-    np.testing.assert_allclose(states(), expected, rtol=1e-5, atol=1e-6)
+    @tf.function(autograph=False)
+    def function(shared):
+        with rows_are_packed(), traces_are_shared(shared):
+            return [
+                tf.gather_nd(
+                    heads.hidden_states(
+                        backbone, ids, mask, training=False, places=read(mask)
+                    ),
+                    read(mask),
+                )
+                for ids, mask in batches
+            ]
+
+    for received, expected in zip(function(True), function(False), strict=True):
+        np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_draws_for_each_layer_and_goes_on():
+    def states_and_seeds(shared):
+        backbone = made("GPT2Backbone", num_layers=3, dropout=0.5)
+        states = run([backbone], shared, training=True)[0][0]
+        return states, backbone.non_trainable_variables
+
+    states, seeds = states_and_seeds(True)
+    expected, expected_seeds = states_and_seeds(False)
+    np.testing.assert_allclose(states, expected, rtol=1e-5, atol=1e-5)
+    assert seeds
+    for received, each in zip(seeds, expected_seeds, strict=True):
+        np.testing.assert_array_equal(received, each)
 
 
 def test_adapters_of_layers_stay_their_own():
@@ -163,15 +187,17 @@ def products(function):
 def test_frozen_layers_have_no_gradients_to_compute():
     def needed(frozen):
         backbone = made("GPT2Backbone", num_layers=4)
-        for layer in backbone.transformer_layers[:-1]:
-            layer.trainable = not frozen
+        for layer in backbone.transformer_layers[:frozen]:
+            layer.trainable = False
         assert_same([backbone])
         with lean_layers(backbone):
             graph = run([backbone], True)[-1]
         return sum(map(products, graph.library.function))
 
-    # Of the dense layers of a trace.
-    assert needed(frozen=True) == needed(frozen=False) - 6
+    # Of the dense layers of the trace that three of them share.
+    assert needed(frozen=3) == needed(frozen=0) - 6
+    # One that trains has another.
+    assert needed(frozen=2) > needed(frozen=0)
 
 
 def test_rematerialised_layers_are_traced_one_by_one():
