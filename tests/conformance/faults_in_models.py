@@ -521,6 +521,12 @@ SHARED_TRACES = {
     "rematerialised-layers-are-shared": ('and "call" not in vars(layer)', ""),
     "traces-are-shared-unasked": ("set({} if wanted else None)", "set({})"),
 }
+COMPILED_MODEL = {
+    "trainers-trace-every-layer": (
+        "traces_are_shared(plain)",
+        "traces_are_shared(False)",
+    ),
+}
 HEADS = {
     "states-after-the-tokens": (
         "tf.where(mask[:, 1:] > 0)",
@@ -655,6 +661,11 @@ FAULTS = [
         "tfrlhf/models/shared_traces.py",
         "tests/models/test_shared_traces.py",
         SHARED_TRACES,
+    ),
+    (
+        "tfrlhf/models/compiled_model.py",
+        "tests/trainers/test_retraces.py",
+        COMPILED_MODEL,
     ),
     ("tfrlhf/models/heads.py", "tests/models/test_policy.py", HEADS),
     ("tfrlhf/models/lookups.py", "tests/models/test_lookups.py", LOOKUPS),

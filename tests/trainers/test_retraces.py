@@ -1,6 +1,7 @@
 """Ragged data: after the first shapes nothing is traced anew."""
 
 import keras
+import keras_hub
 import numpy as np
 
 import tfrlhf
@@ -8,6 +9,7 @@ from tests import small
 from tests.trainers.conftest import letters
 
 WARM_UP, ITERATIONS = 20, 200
+WORDS = "green", "old", "near the river", "small"
 FUNCTIONS = (
     "_collect_function",
     "_experience_function",
@@ -59,3 +61,24 @@ def test_ragged_rollouts_trace_nothing_after_the_warm_up():
     # The longest phases were traced for all lengths from the start.
     looks, _, gradients, *_ = traces.counts[-1]
     assert looks == gradients == 1
+
+
+def test_layers_of_a_deep_model_are_traced_once(monkeypatch):
+    traced = []
+    kind = keras_hub.layers.TransformerDecoder
+    plain = kind.call
+
+    def noted(layer, *args, **kwargs):
+        traced.append(layer.name)
+        return plain(layer, *args, **kwargs)
+
+    policy = tfrlhf.small_policy(
+        tokenizer=small.tokenizer(), layers=6, width=32
+    )
+    sft = tfrlhf.SFT(policy)
+    sft.compile("adam", jit_compile=False)
+    monkeypatch.setattr(kind, "call", noted)
+    records = [{"prompt": "the park", "response": f" is {x}"} for x in WORDS]
+    sft.fit(records, batch_size=2, epochs=2, verbose=0)
+    # The last one, whose states are read by place, is another.
+    assert traced == ["transformer_layer_0", "transformer_layer_5"]
