@@ -101,15 +101,13 @@ def assert_same(backbones, **settings):
 @pytest.mark.parametrize("family", BACKBONES)
 def test_layers_that_are_alike_are_traced_once(family):
     backbone = deep(family)
-    # The last one is by itself where it spares states.
-    kinds = KINDS.get(family, 1) + (family in PARTS)
-    assert assert_same([backbone]) == (kinds, backbone.num_layers)
-    # With other weights it is the same trace.
+    # The same trace serves other weights.
     other = deep(family)
     for i, weight in enumerate(other.weights):
         weight.assign(weight * (1.0 + 0.01 * i))
-    traced, all_traced = assert_same([backbone, other])
-    assert (traced, all_traced) == (kinds, 2 * backbone.num_layers)
+    # The last one is by itself where it spares states.
+    kinds = KINDS.get(family, 1) + (family in PARTS)
+    assert assert_same([backbone, other]) == (kinds, 2 * backbone.num_layers)
 
 
 def test_a_graph_is_no_larger_for_more_layers():
@@ -189,7 +187,8 @@ def test_frozen_layers_have_no_gradients_to_compute():
         backbone = made("GPT2Backbone", num_layers=4)
         for layer in backbone.transformer_layers[:frozen]:
             layer.trainable = False
-        assert_same([backbone])
+        if frozen == 2:
+            assert_same([backbone])
         with lean_layers(backbone):
             graph = run([backbone], True)[-1]
         return sum(map(products, graph.library.function))
@@ -241,6 +240,6 @@ def test_lean_layers_are_shared_as_they_are():
 
 
 def test_nothing_is_shared_unless_it_is_asked_for():
-    backbone = made("GPT2Backbone")
-    assert len(run([backbone], False)[2]) == 2
+    backbone = deep("GPT2Backbone")
+    assert len(run([backbone], False)[2]) == 4
     assert all("call" not in vars(x) for x in backbone.transformer_layers)
