@@ -31,10 +31,6 @@ class UsingTensors:
         """Calls the method."""
         return self._method(*args, **kwargs)
 
-    def of(self, tensors: Sequence[Tensor]) -> Callable[..., Any]:
-        """Returns the method with other tensors in the place of its own."""
-        return self.make(*tensors)
-
 
 def replaced_calls(calls: Calls) -> Any:
     """Lets layers be called by other functions inside a block.

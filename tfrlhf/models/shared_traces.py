@@ -127,7 +127,7 @@ class _SharedCall:
                 lambda x: next(left) if tf.is_tensor(x) else x, (args, kwargs)
             )
             methods = [
-                (part, name, method.of([next(left) for _ in method.tensors]))
+                (part, name, method.make(*(next(left) for _ in method.tensors)))
                 for part, name, method in self.methods
             ]
             # Given to it at once, they would be cast.
