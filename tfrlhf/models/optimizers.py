@@ -10,6 +10,10 @@ import tensorflow as tf
 
 from tfrlhf.types import Tensor
 
+# So many scaled gradients exist at the same time: one alone would leave
+# processors idle between small variables.
+AT_A_TIME = 8
+
 
 def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
     """Refuses optimizer settings that break or lie under a strategy.
@@ -104,7 +108,9 @@ class FusedAdam:
         optimizer, dtype = self.optimizer, variable.dtype
         index = optimizer._get_variable_index(variable)
         shared = self._shared.get(dtype) or self._numbers(dtype, learning_rate)
-        with tf.control_dependencies(self._moved):
+        # The one that began so many before.
+        awaited = self._moved[-AT_A_TIME : 1 - AT_A_TIME]
+        with tf.control_dependencies(awaited):
             gradient = tf.cast(gradient, dtype)
             if self._scale is not None:
                 gradient *= tf.cast(self._scale, dtype)
@@ -118,7 +124,7 @@ class FusedAdam:
         if self._scale is not None:
             self._shared[dtype] = shared
             # Nothing where it has run already.
-            self._moved = [moved] if moved is not None else []
+            self._moved += [moved] if moved is not None else []
 
     def _numbers(self, dtype: str, learning_rate: Any) -> dict[str, Tensor]:
         """Returns what all variables of a dtype share in a step."""
@@ -138,7 +144,7 @@ class FusedAdam:
 
     @contextmanager
     def in_turn(self, scale: Tensor) -> Iterator[None]:
-        """Scales gradients where they are used, one variable at a time.
+        """Scales gradients where they are used, a few variables at a time.
 
         Args:
             scale: float scalar.
