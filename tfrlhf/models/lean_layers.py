@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tfrlhf.models.lean_dense import dense_call
 from tfrlhf.models.lean_products import lean_products
+from tfrlhf.models.lean_products import sizes
 from tfrlhf.models.replaced_calls import replaced_calls
 from tfrlhf.types import Tensor
 
@@ -86,21 +87,50 @@ WIDE, WIDE_INSIDE = 256, 1024
 
 
 def _fused(least: int) -> Callable[[Any], Any]:
-    """Makes a function of wide rows one pass over memory, by XLA."""
+    """Makes a function of wide rows one pass over memory, by XLA.
+
+    Args:
+        least: numbers in a row that are worth it.
+
+    Returns:
+        A decorator of functions, whose first argument is what turns float32
+        into another dtype. It is left out when they are called.
+    """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         compiled = tf.function(
-            function, jit_compile=True, autograph=False, reduce_retracing=True
+            functools.partial(function, _rounded),
+            jit_compile=True,
+            autograph=False,
+            reduce_retracing=True,
         )
 
         @functools.wraps(function)
         def chosen(x: Tensor, *others: Any) -> Any:
-            wide = x.shape.rank and (x.shape[-1] or 0) >= least
-            return (compiled if wide else function)(x, *others)
+            if x.shape.rank and (x.shape[-1] or 0) >= least:
+                return compiled(x, *others)
+            return function(tf.cast, x, *others)
 
         return chosen
 
     return decorate
+
+
+def _rounded(x: Tensor, dtype: Any) -> Tensor:
+    """Casts float32, bfloat16 to the nearest, of two the even one.
+
+    Spelt out XLA does it with whole vectors, in half the time of its own cast.
+    """
+    if dtype != tf.bfloat16:
+        return tf.cast(x, dtype)
+    bits = tf.bitcast(x, tf.uint32)
+    odd = tf.bitwise.bitwise_and(_high(bits), 1)
+    # NaN stays NaN: the lower half of its bits is 0.
+    return tf.bitcast(tf.cast(_high(bits + odd + 0x7FFF), tf.uint16), dtype)
+
+
+def _high(bits: Tensor) -> Tensor:
+    return tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32))
 
 
 @tf.custom_gradient
@@ -123,18 +153,18 @@ def gelu(x: Tensor) -> Any:
 
 
 @_fused(WIDE_INSIDE)
-def _gelu(x: Tensor) -> Tensor:
+def _gelu(cast: Any, x: Tensor) -> Tensor:
     wide = tf.cast(x, tf.float32)
-    return tf.cast(wide * _gate(wide), x.dtype)
+    return cast(wide * _gate(wide), x.dtype)
 
 
 @_fused(WIDE_INSIDE)
-def _gelu_gradient(x: Tensor, upstream: Tensor) -> Tensor:
+def _gelu_gradient(cast: Any, x: Tensor, upstream: Tensor) -> Tensor:
     wide = tf.cast(x, tf.float32)
     gate = _gate(wide)
     slope = A + (3.0 * B) * (wide * wide)
     found = gate * (1.0 + (wide - wide * gate) * slope)
-    return tf.cast(found * tf.cast(upstream, tf.float32), x.dtype)
+    return cast(found * tf.cast(upstream, tf.float32), x.dtype)
 
 
 def _gate(x: Tensor) -> Tensor:
@@ -164,44 +194,46 @@ def layer_norm(
 
     @tf.custom_gradient
     def normalized(x: Tensor, scale: Tensor, shift: Tensor) -> Any:
-        def gradient(upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            to_x, product = _norm_gradient(x, scale, epsilon, upstream)
-            # XLA sums along columns slowly.
-            to_scale, to_shift = (
-                tf.reduce_sum(tf.reshape(each, [-1, x.shape[-1]]), axis=0)
-                for each in (product, tf.cast(upstream, tf.float32))
-            )
-            return to_x, to_scale, to_shift
+        found, mean, inverse = _norm(x, scale, shift, epsilon)
+        return found, functools.partial(_norm_gradient, x, scale, mean, inverse)
 
-        return _norm(x, scale, shift, epsilon), gradient
-
-    return normalized(x, scale, shift)
+    if x.shape.rank == 2:
+        return normalized(x, scale, shift)
+    rows = tf.reshape(x, [-1, x.shape[-1]])
+    return tf.reshape(normalized(rows, scale, shift), sizes(x))
 
 
 @_fused(WIDE)
-def _norm(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor:
-    unit, _ = _standardized(x, epsilon)
-    return tf.cast(unit * scale + shift, x.dtype)
+def _norm(
+    cast: Any, x: Tensor, scale: Tensor, shift: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns [N, H] normalised, and float32 [N, 1] mean and 1 / deviation."""
+    wide = tf.cast(x, tf.float32)
+    mean = tf.reduce_mean(wide, axis=-1, keepdims=True)
+    centred = wide - mean
+    variance = tf.reduce_mean(centred * centred, axis=-1, keepdims=True)
+    inverse = tf.math.rsqrt(variance + epsilon)
+    return cast(centred * inverse * scale + shift, x.dtype), mean, inverse
 
 
 @_fused(WIDE)
 def _norm_gradient(
-    x: Tensor, scale: Tensor, epsilon: float, upstream: Tensor
-) -> tuple[Tensor, Tensor]:
-    unit, inverse = _standardized(x, epsilon)
+    cast: Any,
+    x: Tensor,
+    scale: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    upstream: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    unit = (tf.cast(x, tf.float32) - mean) * inverse
     upstream = tf.cast(upstream, tf.float32)
     product = upstream * unit
     to_unit = upstream * scale
     along = tf.reduce_mean(product * scale, axis=-1, keepdims=True)
-    mean = tf.reduce_mean(to_unit, axis=-1, keepdims=True)
-    to_x = inverse * (to_unit - mean - unit * along)
-    return tf.cast(to_x, x.dtype), product
-
-
-def _standardized(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Returns float32 [..., H] of mean 0 and variance 1, and 1 / deviation."""
-    x = tf.cast(x, tf.float32)
-    centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
-    variance = tf.reduce_mean(centred * centred, axis=-1, keepdims=True)
-    inverse = tf.math.rsqrt(variance + epsilon)
-    return centred * inverse, inverse
+    even = tf.reduce_mean(to_unit, axis=-1, keepdims=True)
+    to_x = inverse * (to_unit - even - unit * along)
+    return (
+        cast(to_x, x.dtype),
+        tf.reduce_sum(product, axis=0),
+        tf.reduce_sum(upstream, axis=0),
+    )
