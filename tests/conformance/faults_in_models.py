@@ -411,13 +411,15 @@ LEAN_LAYERS = {
         "tf.sigmoid(x * (A + 0.0 * B",
     ),
     "norm-passes-the-mean-on": (
-        "(to_unit - mean - unit * along)",
+        "(to_unit - even - unit * along)",
         "(to_unit - unit * along)",
     ),
     "norm-passes-its-own-direction-on": (
-        "(to_unit - mean - unit * along)",
-        "(to_unit - mean)",
+        "(to_unit - even - unit * along)",
+        "(to_unit - even)",
     ),
+    "bfloat16-is-cut": ("bits + odd + 0x7FFF", "bits + 0 * odd"),
+    "halves-are-rounded-up": ("bits + odd + 0x7FFF", "bits + 0 * odd + 0x8000"),
     "lean-layers-stay-lean": ("layer.activation = plain", "pass"),
 }
 LEAN_DENSE = {
@@ -478,11 +480,12 @@ PACKED_ROWS = {
         "step = tf.maximum(-(-most // COUNTS), 1)",
         "step = 1",
     ),
-    "rows-are-never-wide": ("costs[1] < costs[0]", "False"),
+    "rows-are-never-wide": ("tf.argmin(costs)", "0 * tf.argmin(costs)"),
     "attention-costs-nothing": (
-        "x.count * x.width * (2 * hidden_size + x.width)",
-        "x.count * x.width",
+        "2 * hidden_size + widths, tf.float32",
+        "2 * hidden_size + 0 * widths, tf.float32",
     ),
+    "sequences-change-places": ("back = tf.argsort(order)", "back = order"),
     "the-shortest-goes-first": (
         'direction="DESCENDING"',
         'direction="ASCENDING"',
@@ -592,7 +595,14 @@ OPTIMIZERS = {
         "gradient *= tf.cast(self._scale, dtype)",
         "pass",
     ),
-    "adam-moves-all-at-once": ("self._moved = [moved]", "self._moved = []"),
+    "adam-moves-all-at-once": (
+        "with tf.control_dependencies(awaited):",
+        "with tf.control_dependencies([]):",
+    ),
+    "adam-waits-for-one-of-those-before": (
+        "tf.group(moved, *self._moved[-1:])",
+        "moved",
+    ),
     "other-optimizers-forget-the-scale": (
         "[g * scale for g in gradients]",
         "gradients",

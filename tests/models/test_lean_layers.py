@@ -6,6 +6,7 @@ import tensorflow as tf
 from tests import small
 from tests.models.test_adapters import IDS
 from tests.models.test_adapters import MASK
+from tfrlhf.models.lean_layers import _rounded
 from tfrlhf.models.lean_layers import gelu
 from tfrlhf.models.lean_layers import layer_norm
 from tfrlhf.models.lean_layers import lean_layers
@@ -58,6 +59,25 @@ def test_normalisation_agrees_with_keras(width):
         strict=True,
     ):
         np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_wide_rows_are_rounded_to_bfloat16_as_by_a_cast():
+    bits = np.random.default_rng(0).integers(0, 2**32, 2**20, np.uint32)
+    # Between two bfloat16 numbers as well, and infinities.
+    bits[::3] = bits[::3] & 0xFFFF0000 | 0x8000
+    bits[:2] = 0x7F800000, 0xFF800000
+    x = bits.view(np.float32)
+    x = x[~np.isnan(x)]
+    compiled = tf.function(lambda x: _rounded(x, tf.bfloat16), jit_compile=True)
+    np.testing.assert_array_equal(
+        tf.bitcast(compiled(x), tf.uint16),
+        tf.bitcast(tf.cast(x, tf.bfloat16), tf.uint16),
+    )
+    # What is no number stays none, if it came of arithmetic or of bfloat16.
+    none = [np.inf - np.inf, 0.0 * np.inf, float(tf.bfloat16.max) * np.nan]
+    none = np.array([*none, -none[0]], np.float32)
+    none = np.append(none, np.uint32([0x7FFF0000, 0xFF810000]).view("f4"))
+    assert np.isnan(tf.cast(compiled(none), tf.float32)).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])

@@ -64,9 +64,9 @@ def states_and_gradients(backbone, ids, mask, packed):
     [
         *((family, LENGTHS, 5 * 12) for family in BACKBONES),
         # Of twice the width, which is wider than the context of the GPT-2.
-        ("GPT2Backbone", [7] * 6, 2 * 24),
-        ("MistralBackbone", [7] * 6, 2 * 24),
-        ("SmolLM3Backbone", [7] * 6, 2 * 24),
+        ("GPT2Backbone", [8] * 6, 2 * 24),
+        ("MistralBackbone", [8] * 6, 2 * 24),
+        ("SmolLM3Backbone", [8] * 6, 2 * 24),
     ],
 )
 def test_states_and_gradients_are_those_of_a_row_for_each(
@@ -102,13 +102,14 @@ def plainly_laid_out(lengths, width):
 def test_the_longest_goes_first_into_the_first_row_with_room(lengths):
     ids, mask = batch(lengths)
     packed = packed_rows(ids, mask, hidden_size=1)
-    expected = plainly_laid_out(lengths, 12)
     found = np.asarray(packed.token_ids)
-    assert found.shape == (len(expected), 12)
+    width = found.shape[1]
+    expected = plainly_laid_out(lengths, width)
+    assert len(found) == len(expected)
     for row, members in enumerate(expected):
         tokens = [np.asarray(ids)[i, : lengths[i]] for i in members]
         tokens = np.concatenate(tokens)
-        rest = np.zeros(12 - len(tokens), np.int32)
+        rest = np.zeros(width - len(tokens), np.int32)
         np.testing.assert_array_equal(found[row], [*tokens, *rest])
         numbers = [i for i in members for _ in range(lengths[i])]
         np.testing.assert_array_equal(
@@ -149,15 +150,29 @@ def test_tokens_and_states_are_found_again():
     assert not np.asarray(gradient)[np.asarray(packed.padding_mask) == 0].any()
 
 
-def test_rows_are_twice_as_wide_where_that_spares_more_than_it_costs():
-    ids, mask = batch([7, 7, 7, 7, 7, 7])
-    small_model = packed_rows(ids, mask, hidden_size=4)
-    large_model = packed_rows(ids, mask, hidden_size=64)
-    assert small_model.token_ids.shape == (6, 12)
-    assert large_model.token_ids.shape == (2, 24)
-    # Of a batch that is full there is nothing to spare.
-    full = packed_rows(*batch([12] * 6), hidden_size=4096)
-    assert full.token_ids.shape == (6, 12)
+@pytest.mark.parametrize("hidden_size", [1, 8, 512])
+@pytest.mark.parametrize(
+    "lengths",
+    [[40] * 6, [24] * 6, [40, 21, 21, 21, 21, 24], [40, 30, 12, 9, 8, 5]],
+)
+def test_rows_are_as_wide_as_costs_least(lengths, hidden_size):
+    packed = packed_rows(*batch(lengths, width=40), hidden_size)
+    costs = {}
+    for width in range(40, 81, 8):
+        count = len(plainly_laid_out(lengths, width))
+        # Of a token: products with the model's weights, and attention.
+        costs[count, width] = count * width * (2 * hidden_size + width)
+    assert tuple(packed.token_ids.shape) == min(costs, key=costs.get)
+
+
+def test_a_large_model_has_wider_rows():
+    ids, mask = batch([40, 35, 35, 35, 10, 5], width=40)
+    of_small, of_large = (
+        packed_rows(ids, mask, hidden_size).token_ids.shape
+        for hidden_size in (1, 512)
+    )
+    assert of_small == (5, 40)
+    assert of_large == (2, 80)
 
 
 def test_there_are_few_numbers_of_rows():

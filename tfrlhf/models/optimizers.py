@@ -123,8 +123,9 @@ class FusedAdam:
         )
         if self._scale is not None:
             self._shared[dtype] = shared
-            # Nothing where it has run already.
-            self._moved += [moved] if moved is not None else []
+            if moved is not None:
+                # After all that were before, too.
+                self._moved.append(tf.group(moved, *self._moved[-1:]))
 
     def _numbers(self, dtype: str, learning_rate: Any) -> dict[str, Tensor]:
         """Returns what all variables of a dtype share in a step."""

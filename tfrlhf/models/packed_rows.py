@@ -19,6 +19,8 @@ from tfrlhf.types import Tensor
 # Most numbers of rows that batches of one size are packed into, as layers are
 # compiled for each.
 COUNTS = 16
+# Widths of rows that are tried, up to twice the longest sequence.
+WIDTHS = 9
 
 # The batches that were packed so far, by graph, ids and mask, with these.
 _known: ContextVar[dict[Any, Any] | None] = ContextVar("packed", default=None)
@@ -138,20 +140,20 @@ def packed_rows(
         hidden_size: of the model that will read them.
 
     Returns:
-        `PackedRows`, at most B rows, S or 2 · S wide.
+        `PackedRows`, at most B rows, S to 2 · S wide.
     """
     lengths = tf.reduce_sum(padding_mask, axis=-1)
     length = tf.shape(padding_mask)[1]
-    # Twice the width has room for two where no two are short enough, but the
-    # attention of a token goes over twice as much.
-    narrow, wide = (_laid_out(lengths, width) for width in (length, 2 * length))
-    costs = [
-        x.count * x.width * (2 * hidden_size + x.width) for x in (narrow, wide)
-    ]
-    rows, starts, count, width = (
-        tf.where(costs[1] < costs[0], y, x)
-        for x, y in zip(narrow, wide, strict=True)
+    more = length * tf.range(WIDTHS) // (WIDTHS - 1)
+    # In steps, so that fewer numbers of tokens are compiled.
+    widths = tf.where(more > 0, -(-(length + more) // 8) * 8, length)
+    layouts = _laid_out(lengths, widths)
+    # Wide rows leave less empty, but a token's attention goes over more.
+    costs = tf.cast(layouts.count * widths, tf.float32) * tf.cast(
+        2 * hidden_size + widths, tf.float32
     )
+    best = tf.argmin(costs)
+    rows, starts, count, width = (x[best] for x in layouts)
     places = (rows * width + starts)[:, None] + tf.range(length)
     # A sequence that is not as long may be the last of the last row.
     places = tf.minimum(places, count * width - 1)
@@ -173,8 +175,15 @@ def packed_rows(
     )
 
 
-class _Layout(NamedTuple):
-    """Rows [B] and starts in them [B] of sequences; rows, and their width."""
+class _Layouts(NamedTuple):
+    """Of each of J widths: where B sequences lie, and the rows that takes.
+
+    Attributes:
+        rows: int32 [J, B].
+        starts: int32 [J, B], in these rows.
+        count: int32 [J].
+        width: int32 [J].
+    """
 
     rows: Tensor
     starts: Tensor
@@ -182,34 +191,27 @@ class _Layout(NamedTuple):
     width: Tensor
 
 
-def _laid_out(lengths: Tensor, width: Tensor) -> _Layout:
+def _laid_out(lengths: Tensor, widths: Tensor) -> _Layouts:
     order = tf.argsort(lengths, direction="DESCENDING", stable=True)
-    nothing = tf.zeros_like(lengths)
-
-    def lay(
-        i: Tensor, room: Tensor, rows: Tensor, starts: Tensor
-    ) -> tuple[Tensor, ...]:
-        which = order[i]
-        length = lengths[which]
-        fits = tf.cast(room >= length, tf.int32)
-        row = tf.argmax(fits, output_type=tf.int32)
-        start = width - room[row]
-        return (
-            i + 1,
-            tf.tensor_scatter_nd_sub(room, [[row]], [length]),
-            tf.tensor_scatter_nd_update(rows, [[which]], [row]),
-            tf.tensor_scatter_nd_update(starts, [[which]], [start]),
-        )
-
     most = tf.size(lengths)
-    _, _, rows, starts = tf.while_loop(
-        lambda i, *_: i < most,
-        lay,
-        (0, nothing + width, nothing, nothing),
-        parallel_iterations=1,
+    room = tf.repeat(widths[:, None], most, axis=1)
+
+    def lay(before: tuple[Tensor, ...], length: Tensor) -> tuple[Tensor, ...]:
+        room, _, _ = before
+        fits = tf.cast(room >= length, tf.int32)
+        row = tf.argmax(fits, axis=1, output_type=tf.int32)
+        start = widths - tf.gather(room, row, batch_dims=1)
+        return room - length * tf.one_hot(row, most, dtype=tf.int32), row, start
+
+    nothing = tf.zeros_like(widths)
+    _, rows, starts = tf.scan(
+        lay, tf.gather(lengths, order), (room, nothing, nothing)
     )
+    # As the sequences were, with the widths first.
+    back = tf.argsort(order)
+    rows, starts = (tf.transpose(tf.gather(x, back)) for x in (rows, starts))
     # A part of a batch may have no rows at all.
-    used = tf.maximum(tf.reduce_max(rows) + 1, 0)
+    used = tf.maximum(tf.reduce_max(rows, axis=1) + 1, 0)
     step = tf.maximum(-(-most // COUNTS), 1)
     count = -(-used // step) * step
-    return _Layout(rows, starts, tf.minimum(count, most), width)
+    return _Layouts(rows, starts, tf.minimum(count, most), widths)

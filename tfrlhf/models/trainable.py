@@ -125,11 +125,12 @@ class TrainableModel(CompiledModel):
                 fuse_adam(each)
         self.make_update_functions()
         # Replicas meet in it, which they cannot in a graph inside another.
-        self._apply_function = (
+        self._apply_function: Any = (
             self._applied
             if self._in_one_graph()
             else tf.function(self._applied, autograph=False)
         )
+        self._apply_traces: dict[tuple[str, ...], Any] = {}
 
     def make_update_functions(self) -> None:
         """Compiles the passes of a step as `compilers` says."""
@@ -342,7 +343,8 @@ class TrainableModel(CompiledModel):
     def train_step(self, batch: Any) -> dict[str, Tensor]:
         """Makes one optimizer step on a replica's part of a batch."""
         count = ops.global_sum(tf.reduce_sum(self.batch_weights(batch)))
-        return self._apply_function(*self._gradient_function(batch, count))
+        gradients, sums = self._gradient_function(batch, count)
+        return self._apply_trace(gradients, sums)(gradients, sums)
 
     def make_train_function(self, force: bool = False) -> None:
         """Makes what takes an iterator's next batch and makes a step of it.
@@ -359,6 +361,19 @@ class TrainableModel(CompiledModel):
     def _in_one_graph(self) -> bool:
         with self.distribute_strategy.scope():
             return self.run_eagerly or tf.distribute.has_strategy()
+
+    def _apply_trace(self, gradients: list[Tensor], sums: Any) -> Any:
+        """Returns the trace that makes the step of these gradients.
+
+        To find it, TensorFlow would describe each of them anew in every step.
+        """
+        function, names = self._apply_function, tuple(sums)
+        if function == self._applied:
+            return function
+        if names not in self._apply_traces:
+            trace = function.get_concrete_function(gradients, sums)
+            self._apply_traces[names] = trace
+        return self._apply_traces[names]
 
     def _applied(
         self,
