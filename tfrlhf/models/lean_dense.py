@@ -46,9 +46,13 @@ def dense_call(layer: Any) -> Callable[..., Tensor] | None:
         if layer.bias is not None:
             bias = tf.cast(_shaped(layer.bias, [width]), x.dtype)
         found = dense(tf.reshape(x, [-1, height]), kernel, bias)
+        activation = layer.activation or keras.activations.linear
+        # Of rows where it can, as XLA compiles it for each shape.
+        of_rows = len(shape) == inner + 1
+        found = activation(found) if of_rows else found
         before = sizes(x)[: x.shape.rank - inner]
         found = tf.reshape(found, [*before, *shape[inner:]])
-        return found if layer.activation is None else layer.activation(found)
+        return found if of_rows else activation(found)
 
     return call
 

@@ -146,7 +146,7 @@ def packed_rows(
     length = tf.shape(padding_mask)[1]
     more = length * tf.range(WIDTHS) // (WIDTHS - 1)
     # In steps, so that fewer numbers of tokens are compiled.
-    widths = tf.where(more > 0, -(-(length + more) // 8) * 8, length)
+    widths = tf.where(more > 0, -(-(length + more) // 16) * 16, length)
     layouts = _laid_out(lengths, widths)
     # Wide rows leave less empty, but a token's attention goes over more.
     costs = tf.cast(layouts.count * widths, tf.float32) * tf.cast(
