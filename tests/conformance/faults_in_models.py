@@ -428,8 +428,8 @@ LEAN_DENSE = {
         "found = tf.nn.bias_add(found, 0.0 * each)",
     ),
     "dense-forgets-its-activation": (
-        "return found if layer.activation is None else layer.activation(found)",
-        "return found",
+        "found = activation(found) if of_rows else found",
+        "found = found",
     ),
     "dense-turns-a-kernel-twice": (
         "turned = tf.ensure_shape(tf.transpose(kernel), [width, height])",

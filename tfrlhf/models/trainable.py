@@ -368,7 +368,7 @@ class TrainableModel(CompiledModel):
         To find it, TensorFlow would describe each of them anew in every step.
         """
         function, names = self._apply_function, tuple(sums)
-        if function == self._applied:
+        if function == self._applied or tf.config.functions_run_eagerly():
             return function
         if names not in self._apply_traces:
             trace = function.get_concrete_function(gradients, sums)
