@@ -40,3 +40,12 @@ def test_it_wants_texts_or_a_tokenizer(both):
 def test_it_takes_no_single_string():
     with pytest.raises(ValueError, match="not a string"):
         tfrlhf.small_policy("The sky is blue.")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"layers": 0}, {"width": 0}, {"width": 18}, {"context_length": 1}]
+)
+def test_it_says_what_size_is_wrong(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"`{name}` must .* {value}"):
+        tfrlhf.small_policy(tokenizer=small.tokenizer(), **wrong)

@@ -4,8 +4,11 @@ from collections.abc import Iterable
 
 import keras_hub
 
+from tfrlhf import checks
 from tfrlhf.models.policy import Policy
 from tfrlhf.models.tokenizer import Tokenizer
+
+HEADS = 4
 
 
 def small_policy(
@@ -34,7 +37,8 @@ def small_policy(
         The policy, with its tokenizer.
 
     Raises:
-        ValueError: texts and a tokenizer, or neither; a single string.
+        ValueError: texts and a tokenizer, or neither; a single string; no
+            layers, or a width that the heads cannot share.
 
     Example:
         >>> examples = [{"prompt": "What is 1 + 1? ", "response": "2"}]
@@ -45,6 +49,13 @@ def small_policy(
         raise ValueError(
             "small_policy needs texts or a tokenizer, one of them."
         )
+    checks.within("layers", layers, 1)
+    checks.within("context_length", context_length, 2)
+    if width < HEADS or width % HEADS:
+        raise ValueError(
+            f"`width` must be a multiple of {HEADS}, as so many heads share "
+            f"it. Received: {width}."
+        )
     if tokenizer is None:
         assert texts is not None
         tokenizer = Tokenizer.train(texts, vocabulary_size)
@@ -52,7 +63,7 @@ def small_policy(
         # A multiple of 64 is quicker to multiply with.
         vocabulary_size=-(-tokenizer.vocabulary_size // 64) * 64,
         num_layers=layers,
-        num_heads=4,
+        num_heads=HEADS,
         hidden_dim=width,
         intermediate_dim=4 * width,
         max_sequence_length=context_length,
