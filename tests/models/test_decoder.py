@@ -38,9 +38,9 @@ def seeing_rows(policy, sampler):
     found = policy.decoder(sampler, compiled)
     stage, seen = found.stage, []
 
-    def noting(begin, draws):
+    def noting(begin, draws, head):
         seen.append(int(draws.shape[0]))
-        return stage(begin, draws)
+        return stage(begin, draws, head)
 
     found.stage = noting
     return found, seen

@@ -6,7 +6,7 @@ import tensorflow as tf
 from tfrlhf.models.decoding import head_of
 
 
-# Filled up to 64, not at all, and by 64 where rows would be whole pages.
+# Filled up to 128, not at all, and by 64 where rows would be whole pages.
 @pytest.mark.parametrize("vocabulary", [50, 128, 1024])
 def test_logits_are_those_of_the_embedding(vocabulary):
     backbone = keras_hub.models.GPT2Backbone(
@@ -21,5 +21,9 @@ def test_logits_are_those_of_the_embedding(vocabulary):
     hidden = np.random.default_rng(0).normal(size=[3, 8]).astype(np.float32)
     table = np.asarray(backbone.token_embedding.embeddings)
     found = head_of(model)(tf.constant(hidden))
-    assert found.shape == (3, vocabulary)
-    np.testing.assert_allclose(found, hidden @ table.T, atol=1e-5)
+    assert found.shape == (3, max(vocabulary, 128))
+    np.testing.assert_allclose(
+        found[:, :vocabulary], hidden @ table.T, atol=1e-5
+    )
+    # No token, so never drawn.
+    assert np.isneginf(found[:, vocabulary:]).all()

@@ -51,6 +51,29 @@ def test_updates_and_repeats_are_those_of_the_tensor(order):
     np.testing.assert_array_equal(whole, tf.repeat(plain, 2, axis=-1))
 
 
+@pytest.mark.parametrize("order", [KEYS, VALUES])
+@pytest.mark.parametrize(
+    ("equation", "queries"),
+    [
+        ("bqnd,bsnd->bnqs", (2, 1, 6, 4)),
+        ("bnqs,bsnd->bqnd", (2, 6, 1, 5)),
+        # In which heads are summed over.
+        ("bqnd,bsnd->bqs", (2, 1, 6, 4)),
+    ],
+)
+def test_groups_of_queries_are_multiplied_as_each_would_be(
+    order, equation, queries
+):
+    plain, queries = numbers(SHAPE), numbers(queries, seed=1)
+    expected = tf.einsum(equation, queries, tf.repeat(plain, 2, axis=2))
+    with unstacked():
+        turned = Turned(tf.transpose(plain, order), order)
+        shared = keras.ops.repeat(turned, 2, axis=2)
+        assert shared.shape == (2, 5, 6, 4)
+        found = keras.ops.einsum(equation, queries, shared)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_a_nest_holds_the_whole_cache():
     layers = [
         [numbers(SHAPE, 2 * i), numbers(SHAPE, 2 * i + 1)] for i in (0, 1)
@@ -80,7 +103,7 @@ def test_room_is_behind_what_was_read():
 
 
 def test_keras_is_left_as_it_was():
-    names = ("stack", "slice_update", "repeat")
+    names = ("stack", "slice_update", "repeat", "einsum")
     before = [getattr(keras.ops, name) for name in names]
     with pytest.raises(ZeroDivisionError), unstacked():
         assert keras.ops.repeat is not before[2]

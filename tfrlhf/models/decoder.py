@@ -43,11 +43,13 @@ class Decoder:
 
     Args:
         until: `decode_until` of a model and its settings.
+        head: returns the model's `head_matrix`.
         compiled: compiles a function of tensors.
         pad_id: what follows a response.
         work: operations that a token takes.
 
     Attributes:
+        head: returns the matrix of the head for the weights as they are.
         stage: the compiled loop, which may leave rows to another one.
         whole: the compiled loop of all rows.
     """
@@ -55,23 +57,27 @@ class Decoder:
     def __init__(
         self,
         until: Callable[..., tuple[Completions, Standing]],
+        head: Callable[[], Tensor | None],
         compiled: Callable[[Any], Any],
         pad_id: int,
         work: int,
     ) -> None:
-        def whole(prompts: Prompts, draws: Tensor) -> Completions:
-            return until(prompts, draws, lambda left: 0)[0]
+        def whole(
+            prompts: Prompts, draws: Tensor, head: Tensor | None
+        ) -> Completions:
+            return until(prompts, draws, lambda left: 0, head)[0]
 
         def stage(
-            begin: Prompts | Standing, draws: Tensor
+            begin: Prompts | Standing, draws: Tensor, head: Tensor | None
         ) -> tuple[Completions, Tensor, Standing]:
             rows = tf.shape(draws)[0]
             completions, standing = until(
-                begin, draws, lambda left: self._rows_after(rows, left)
+                begin, draws, lambda left: self._rows_after(rows, left), head
             )
             most = self._rows_after(rows, tf.shape(standing.token_ids)[1])
             return completions, *_first_active(standing, most)
 
+        self.head = tf.function(head, autograph=False)
         self.whole = compiled(whole)
         self.stage = compiled(stage)
         self.pad_id = pad_id
@@ -89,13 +95,14 @@ class Decoder:
             `Completions` of B rows.
         """
         if tf.inside_function() or _on_gpu():
-            return self.whole(prompts, draws)
+            return self.whole(prompts, draws, self.head())
+        head = self.head()
         each = draws.shape[0] // len(prompts.token_ids)
         size = max(RUN // each, 1)
         lengths = np.asarray(prompts.padding_mask).sum(axis=1)
         spared = _spared_by_length(lengths, each, size, draws.shape[1])
         if spared < self._spared:
-            return self._in_stages(prompts, draws)
+            return self._in_stages(prompts, draws, head)
         width = prompts.token_ids.shape[1] + draws.shape[1]
         order, found = [], []
         for rows, run in batches_by_length(prompts, size):
@@ -103,18 +110,20 @@ class Decoder:
             full = np.pad(np.arange(len(rows)), (0, size - len(rows)), "edge")
             run = Prompts(*(tf.constant(x[full]) for x in run))
             chosen = _rows_of(rows[full], each)
-            part = self._in_stages(run, tf.gather(draws, chosen))
+            part = self._in_stages(run, tf.gather(draws, chosen), head)
             order.append(chosen[: len(rows) * each])
             found.append(self._widened(part, len(rows) * each, width))
         place = np.argsort(np.concatenate(order))
         joined = (tf.concat(x, axis=0) for x in zip(*found, strict=True))
         return Completions(*(tf.gather(x, place) for x in joined))
 
-    def _in_stages(self, prompts: Prompts, draws: Tensor) -> Completions:
-        completions, rows, standing = self.stage(prompts, draws)
+    def _in_stages(
+        self, prompts: Prompts, draws: Tensor, head: Tensor | None
+    ) -> Completions:
+        completions, rows, standing = self.stage(prompts, draws, head)
         while tf.reduce_any(standing.active):
             left = tf.gather(draws, rows)
-            found, chosen, standing = self.stage(standing, left)
+            found, chosen, standing = self.stage(standing, left, head)
             completions = _updated(completions, rows, found)
             rows = tf.gather(rows, chosen)
         return completions

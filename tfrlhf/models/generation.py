@@ -16,6 +16,7 @@ from tfrlhf.models.decode_loop import Standing
 from tfrlhf.models.decoder import Decoder
 from tfrlhf.models.decoding import decode
 from tfrlhf.models.decoding import decode_until
+from tfrlhf.models.decoding import head_matrix
 from tfrlhf.models.sampler import Sampler
 from tfrlhf.models.sampler import uniform_draws
 from tfrlhf.models.tokenizer import Tokenizer
@@ -145,13 +146,19 @@ class WithGeneration:
             begin: Prompts | Standing,
             draws: Tensor,
             few: Callable[[Tensor], Tensor],
+            head: Tensor | None,
         ) -> tuple[Completions, Standing]:
             settings = self._decode_settings(sampler)
             with adapters.active(self.adapter):
-                return decode_until(self.model, begin, draws, few, **settings)
+                return decode_until(
+                    self.model, begin, draws, few, head, **settings
+                )
+
+        def head() -> Tensor | None:
+            return head_matrix(self.model)
 
         work = 2 * max(self.model.count_params(), 1)
-        return Decoder(until, compiled, self._pad_id, work)
+        return Decoder(until, head, compiled, self._pad_id, work)
 
     @property
     def _pad_id(self) -> int:

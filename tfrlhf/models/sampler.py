@@ -148,7 +148,8 @@ def _sample(
     )
     kept = scaled if everything else _filtered(scaled, top_k, top_p)
     # Unnormalised: the draw is scaled by the total instead.
-    weights = tf.exp(kept - tf.reduce_max(kept, axis=-1, keepdims=True))
+    largest = tf.reduce_max(kept, axis=-1)
+    weights = tf.exp(kept - largest[:, None])
     # A cumulative sum of all tokens takes long: first the block, then the
     # token in it.
     size = tf.shape(weights)[-1]
@@ -162,7 +163,11 @@ def _sample(
     within = tf.gather(blocks, block, batch_dims=1)
     place, _ = _last_reached(within, draws * total - begin)
     token_ids = BLOCK * block + place
-    return token_ids, ops.token_log_probs(logits, token_ids, temperature)
+    if not everything:
+        return token_ids, ops.token_log_probs(logits, token_ids, temperature)
+    # Of the same distribution, whose sum is known.
+    chosen = tf.gather(scaled, token_ids, batch_dims=1)
+    return token_ids, chosen - largest - tf.math.log(total)
 
 
 def _last_reached(weights: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,15 +8,21 @@ stacked only to be taken apart again is never made.
 Attention multiplies keys and values in another order of axes than the one they
 are kept in, so that each token turns all that came before it. Here they are
 kept as they are multiplied.
+
+Where heads of queries share keys and values, these are written out for each of
+them at every token. Here they are multiplied with all of their queries at once.
 """
 
 import contextlib
+import re
+import string
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfrlhf.models.lean_products import sizes
 from tfrlhf.types import Tensor
 
 
@@ -101,11 +107,6 @@ class Turned(Deferred):
         )
         return Turned(kept, self.order)
 
-    def repeated(self, repeats: int, axis: int) -> "Turned":
-        """Repeats along an axis of [B, S, N, D]."""
-        kept = _repeat(self.kept, repeats, self.order.index(axis))
-        return Turned(kept, self.order)
-
     def __getitem__(self, index: Any) -> Tensor:
         return self.tensor()[index]
 
@@ -123,12 +124,84 @@ class Turned(Deferred):
         return self.kept.dtype
 
 
+# The axis of heads in [B, S, N, D].
+HEADS = 2
+
+
+class Repeated(Deferred):
+    """A `Turned` with each of its heads several times, one after the other.
+
+    `keras.ops.einsum` takes it as it is kept. Whatever else needs a tensor
+    gets the repeated one.
+
+    Args:
+        once: keys or values, [B, S, N, D].
+        each: how many heads of queries share one of them.
+    """
+
+    def __init__(self, once: Turned, each: int) -> None:
+        self.once = once
+        self.each = each
+
+    def tensor(self) -> Tensor:
+        """Returns [B, S, N · each, D]."""
+        return _repeat(self.once.tensor(), self.each, HEADS)
+
+    def product(self, equation: str, queries: Tensor) -> Tensor | None:
+        """What `einsum` of the queries, or their weights, and this gives.
+
+        Args:
+            equation: of two operands, the second of them this.
+            queries: the first.
+
+        Returns:
+            The result; None where the heads are not an axis of all three.
+        """
+        axes = re.split(",|->", equation.replace(" ", ""))
+        if len(axes) != 3:
+            return None
+        first, second, result = axes
+        head = second[HEADS]
+        if first.count(head) != 1 or result.count(head) != 1:
+            return None
+        group = next(a for a in string.ascii_lowercase if a not in equation)
+        shape = sizes(queries)
+        place = first.index(head)
+        shape[place : place + 1] = [self.once.shape[HEADS], self.each]
+        first, result = (x.replace(head, head + group) for x in (first, result))
+        found = _einsum(
+            f"{first},{second}->{result}",
+            tf.reshape(queries, shape),
+            self.once.tensor(),
+        )
+        shape = sizes(found)
+        place = result.index(head)
+        shape[place : place + 2] = [self.shape[HEADS]]
+        return tf.reshape(found, shape)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.tensor()[index]
+
+    @property
+    def shape(self) -> tf.TensorShape:
+        """The shape of the repeated tensor."""
+        shape = self.once.shape.as_list()
+        shape[HEADS] *= self.each
+        return tf.TensorShape(shape)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the tensor."""
+        return self.once.dtype
+
+
 # As keys and values are multiplied: by queries over D, by weights over S.
 KEYS, VALUES = (0, 2, 3, 1), (0, 2, 1, 3)
-_stack, _slice_update, _repeat = (
+_stack, _slice_update, _repeat, _einsum = (
     keras.ops.stack,
     keras.ops.slice_update,
     keras.ops.repeat,
+    keras.ops.einsum,
 )
 
 
@@ -152,19 +225,30 @@ def unstacked() -> Iterator[None]:
         return _slice_update(inputs, start_indices, updates)
 
     def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
-        if isinstance(x, Turned) and isinstance(axis, int) and axis >= 0:
-            return x.repeated(repeats, axis)
-        return _repeat(x, repeats, axis)
+        if isinstance(x, Turned) and axis == HEADS and repeats > 1:
+            return Repeated(x, repeats)
+        return _repeat(as_tensor(x), repeats, axis)
+
+    def einsum(subscripts: str, *operands: Any, **kwargs: Any) -> Any:
+        found = None
+        if len(operands) == 2 and isinstance(operands[1], Repeated):
+            found = operands[1].product(subscripts, operands[0])
+        if found is None:
+            whole = [as_tensor(x) for x in operands]
+            found = _einsum(subscripts, *whole, **kwargs)
+        return found
 
     keras.ops.stack = stack
     keras.ops.slice_update = slice_update
     keras.ops.repeat = repeat
+    keras.ops.einsum = einsum
     try:
         yield
     finally:
         keras.ops.stack = _stack
         keras.ops.slice_update = _slice_update
         keras.ops.repeat = _repeat
+        keras.ops.einsum = _einsum
 
 
 def with_room(cache: Any, room: Tensor) -> Any:
