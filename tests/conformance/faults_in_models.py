@@ -24,6 +24,14 @@ SAMPLER = {
         "return token_ids, ops.token_log_probs(logits, token_ids, temperature)",
         "return token_ids, ops.token_log_probs(kept, token_ids)",
     ),
+    "sampler-log-probs-of-unscaled-logits": (
+        "chosen = tf.gather(scaled, token_ids, batch_dims=1)",
+        "chosen = tf.gather(logits, token_ids, batch_dims=1)",
+    ),
+    "sampler-log-probs-forget-the-sum": (
+        "return token_ids, chosen - largest - tf.math.log(total)",
+        "return token_ids, chosen - largest",
+    ),
     "sampler-off-by-one-token": (
         "begins = tf.cumsum(weights, axis=-1) - weights",
         "begins = tf.cumsum(weights, axis=-1)",
@@ -76,6 +84,12 @@ DECODING = {
     "sampler-log-probs-of-the-prompt": (
         "tf.where(responding, log_prob, 0.0)[:, None]",
         "log_prob[:, None]",
+    ),
+}
+HEAD = {
+    "what-fills-the-head-may-be-drawn": (
+        'return tf.where(is_token, logits, -float("inf"))',
+        "return logits",
     ),
 }
 DECODER = {
@@ -321,20 +335,15 @@ TRAINABLE = {
         "self.batch_losses(batch, training=True)",
         STEP + "::test_dropout_is_on_in_training_and_off_in_measuring",
     ),
-    "optimizer-sums-replicas-again": (
-        "scale = tf.constant(1.0 / replicas, norm.dtype)",
-        "scale = tf.constant(1.0, norm.dtype)",
-        "tests/distribute/test_line.py",
-    ),
     "each-replica-has-its-own-mean": (
         "count = ops.global_sum(tf.reduce_sum(self.batch_weights(batch)))",
         "count = tf.reduce_sum(self.batch_weights(batch))",
         "tests/distribute/test_line.py",
     ),
     "gradients-clipped-before-the-sum": (
-        "gradients = [ops.global_sum(gradient) for gradient in gradients]",
-        "gradients = [ops.global_sum(gradient) for gradient in "
-        "tf.clip_by_global_norm(gradients, self.clip_norm or 1e9)[0]]",
+        "gradients = ops.global_sums(gradients)",
+        "gradients = ops.global_sums("
+        "tf.clip_by_global_norm(gradients, self.clip_norm or 1e9)[0])",
         "tests/distribute/test_line.py",
     ),
     "metrics-of-one-replica": (
@@ -573,9 +582,13 @@ UNSTACKED = {
         "[start[axis] for axis in self.order],",
         "start,",
     ),
-    "other-axes-are-repeated": (
-        "_repeat(self.kept, repeats, self.order.index(axis))",
-        "_repeat(self.kept, repeats, axis)",
+    "queries-read-other-heads": (
+        "[self.once.shape[HEADS], self.each]",
+        "[self.each, self.once.shape[HEADS]]",
+    ),
+    "heads-that-are-summed-over-stay-groups": (
+        "if first.count(head) != 1 or result.count(head) != 1:",
+        "if first.count(head) != 1:",
     ),
     "what-is-made-anew-stays-as-it-is": (
         "x.kept if isinstance(x, Turned) else tf.transpose(x, order)",
@@ -607,6 +620,11 @@ OPTIMIZERS = {
         "[g * scale for g in gradients]",
         "gradients",
     ),
+    "optimizer-sums-replicas-again": (
+        "object.__setattr__(optimizer, name, lambda pairs: pairs)",
+        "pass",
+        "tests/distribute/test_line.py",
+    ),
     "memory-stays-shared": (
         "tf.raw_ops.DeepCopy(x=variable.value)",
         "tf.identity(variable.value)",
@@ -636,6 +654,7 @@ TOKENS = {
 FAULTS = [
     ("tfrlhf/models/sampler.py", "tests/models/test_sampler.py", SAMPLER),
     ("tfrlhf/models/decode_loop.py", "tests/models/test_decoding.py", DECODING),
+    ("tfrlhf/models/decoding.py", "tests/models/test_head_of.py", HEAD),
     (
         "tfrlhf/models/decoder.py",
         "tests/models/test_decoder.py",

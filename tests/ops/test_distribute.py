@@ -23,7 +23,15 @@ def step():
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
     return ops.global_sum(tf.cast([replica + 1, 10], tf.float32))
 
+def steps():
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    one = tf.cast([replica + 1, 10], tf.float32)
+    return ops.global_sums([one, one[0]])
+
 for run in (strategy.run, tf.function(strategy.run)):
+    pair, number = map(strategy.experimental_local_results, run(steps))
+    assert [s.numpy().tolist() for s in pair] == [[3.0, 20.0]] * 2, pair
+    assert [s.numpy().tolist() for s in number] == [3.0] * 2, number
     sums = strategy.experimental_local_results(run(step))
     assert [s.numpy().tolist() for s in sums] == [[3.0, 20.0]] * 2, sums
 """
@@ -33,6 +41,8 @@ def test_identity_without_a_strategy(evaluate):
     x = np.array([1.5, 2.0], np.float32)
     assert_agrees(evaluate, ops.global_sum, np.asarray, x)
     assert ops.global_sum(tf.constant(3)).numpy() == 3
+    (same,) = ops.global_sums([tf.constant(3)])
+    assert same.numpy() == 3
 
 
 def test_identity_on_one_replica():

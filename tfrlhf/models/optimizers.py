@@ -179,7 +179,7 @@ def apply_scaled(
 
     Args:
         optimizer: a Keras optimizer.
-        gradients: one for each variable.
+        gradients: one for each variable, the same on every replica.
         scale: float scalar that multiplies them.
         variables: Keras variables.
     """
@@ -189,4 +189,17 @@ def apply_scaled(
         with step.in_turn(scale):
             optimizer.apply(gradients, variables)
     else:
-        optimizer.apply([g * scale for g in gradients], variables)
+        with _summed(optimizer):
+            optimizer.apply([g * scale for g in gradients], variables)
+
+
+@contextmanager
+def _summed(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Keeps Keras from adding up over replicas what is a sum already."""
+    name = "_all_reduce_sum_gradients"
+    object.__setattr__(optimizer, name, lambda pairs: pairs)
+    try:
+        yield
+    finally:
+        # Every replica is traced by a thread, and the first puts it back.
+        vars(optimizer).pop(name, None)

@@ -381,7 +381,7 @@ class TrainableModel(CompiledModel):
         sums: dict[str, tuple[Tensor, Tensor]],
     ) -> dict[str, Tensor]:
         """Makes the step of a replica's gradients, returns the logs."""
-        gradients = [ops.global_sum(gradient) for gradient in gradients]
+        gradients = ops.global_sums(gradients)
         norms = []
         for optimizer, variables in self.optimizer_groups():
             part = gradients[: len(variables)]
@@ -414,9 +414,7 @@ class TrainableModel(CompiledModel):
 
     def _gradient_scale(self, norm: Tensor) -> Tensor:
         """Returns what an optimizer's gradients of that norm are scaled by."""
-        # Keras sums over replicas once more when it applies.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        scale = tf.constant(1.0 / replicas, norm.dtype)
+        scale = tf.ones([], norm.dtype)
         if self.clip_norm is None:
             return scale
         # NaN where the norm is not finite.

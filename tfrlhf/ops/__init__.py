@@ -6,6 +6,7 @@ Each works eagerly, in `tf.function` and under `jit_compile=True`.
 from tfrlhf.ops.advantages import discounted_returns
 from tfrlhf.ops.advantages import gae
 from tfrlhf.ops.distribute import global_sum
+from tfrlhf.ops.distribute import global_sums
 from tfrlhf.ops.fused_statistics import fused_token_statistics
 from tfrlhf.ops.groups import group_relative
 from tfrlhf.ops.groups import leave_one_out
@@ -26,6 +27,7 @@ __all__ = [
     "fused_token_statistics",
     "gae",
     "global_sum",
+    "global_sums",
     "group_relative",
     "kl_estimate",
     "last_token_index",

@@ -1,5 +1,7 @@
 """Sums over replicas."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfrlhf.types import Tensor
@@ -34,3 +36,30 @@ def global_sum(x: Tensor) -> Tensor:
     if replica.num_replicas_in_sync == 1:
         return tf.convert_to_tensor(x)
     return replica.all_reduce(tf.distribute.ReduceOp.SUM, x)
+
+
+def global_sums(tensors: list[Tensor]) -> list[Tensor]:
+    """Sums of tensors over all replicas, without a gradient of their own.
+
+    Where replicas are processors they are faster than `global_sum` of each.
+
+    Args:
+        tensors: of the same shapes on every replica; to be called where
+            `global_sum` may be.
+
+    Returns:
+        As many tensors, the same on every replica.
+
+    Example:
+        >>> [x.numpy().tolist() for x in global_sums([tf.constant([1, 2])])]
+        [[1, 2]]
+    """
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return tensors
+
+    def add(strategy: tf.distribute.Strategy, parts: list[Any]) -> list[Any]:
+        plus = tf.distribute.ReduceOp.SUM
+        return [strategy.extended.reduce_to(plus, x, x) for x in parts]
+
+    replica = tf.distribute.get_replica_context()
+    return replica.merge_call(add, args=(tensors,))  # type: ignore[no-any-return]

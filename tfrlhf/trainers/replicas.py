@@ -105,7 +105,8 @@ def one_program(strategy: tf.distribute.Strategy, xla: bool) -> bool:
     """Tells whether one call works on the rows of all replicas.
 
     Processors have one pool of threads for all programs of XLA, so that one of
-    all rows is faster there than several at once.
+    all rows is faster there than several at once. Where the pool is a single
+    thread, programs at once have a thread each, and one of all rows has not.
 
     Args:
         strategy: the strategy.
@@ -115,7 +116,9 @@ def one_program(strategy: tf.distribute.Strategy, xla: bool) -> bool:
     if strategy.num_replicas_in_sync == 1:
         return True
     devices = map(tf.DeviceSpec.from_string, strategy.extended.worker_devices)
-    return xla and all(device.device_type == "CPU" for device in devices)
+    alone = tf.config.threading.get_intra_op_parallelism_threads() == 1
+    on_processors = all(device.device_type == "CPU" for device in devices)
+    return xla and on_processors and not alone
 
 
 def on_replicas(
