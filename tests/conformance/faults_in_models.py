@@ -431,6 +431,21 @@ LEAN_LAYERS = {
     "halves-are-rounded-up": ("bits + odd + 0x7FFF", "bits + 0 * odd + 0x8000"),
     "lean-layers-stay-lean": ("layer.activation = plain", "pass"),
 }
+LEAN_ATTENTION = {
+    "attention-forgets-the-mean": ("(to_p - mean) * p", "to_p * p"),
+    "queries-that-see-nothing-learn": (
+        "up *= tf.cast(sees, up.dtype)",
+        "pass",
+    ),
+    "queries-learn-unscaled": (
+        "to_q = _times(tf.matmul(to_scores, k), before)",
+        "to_q = tf.matmul(to_scores, k)",
+    ),
+    "short-scores-learn-unscaled": (
+        "tf.cast(_times(to_scores, after), q.dtype)",
+        "tf.cast(to_scores, q.dtype)",
+    ),
+}
 LEAN_DENSE = {
     "dense-forgets-its-bias": (
         "found = tf.nn.bias_add(found, each)",
@@ -661,6 +676,11 @@ FAULTS = [
         DECODER,
     ),
     ("tfrlhf/models/unstacked.py", "tests/models/test_unstacked.py", UNSTACKED),
+    (
+        "tfrlhf/models/lean_attention.py",
+        "tests/models/test_lean_attention.py",
+        LEAN_ATTENTION,
+    ),
     (
         "tfrlhf/models/lean_layers.py",
         "tests/models/test_lean_layers.py",

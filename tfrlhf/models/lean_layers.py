@@ -15,10 +15,12 @@ import keras
 import keras_hub  # noqa: F401, registers its activation.
 import tensorflow as tf
 
+from tfrlhf.models.lean_attention import attention_method
 from tfrlhf.models.lean_dense import dense_call
 from tfrlhf.models.lean_products import lean_products
 from tfrlhf.models.lean_products import sizes
 from tfrlhf.models.replaced_calls import replaced_calls
+from tfrlhf.models.replaced_calls import replaced_methods
 from tfrlhf.types import Tensor
 
 # u = x·(A + B·x²) is twice what tanh is taken of.
@@ -48,10 +50,15 @@ def lean_layers(model: keras.Model) -> Iterator[None]:
     ]
     calls = [(x, _norm_call(x)) for x in layers if _is_plain_norm(x)]
     calls += [(x, call) for x in layers if (call := dense_call(x)) is not None]
+    methods = [
+        (layer, "_compute_attention", method)
+        for layer in layers
+        if (method := attention_method(layer)) is not None
+    ]
     try:
         for layer in active:
             layer.activation = gelu
-        with replaced_calls(calls), lean_products():
+        with replaced_calls(calls), replaced_methods(methods), lean_products():
             yield
     finally:
         for layer in active:
