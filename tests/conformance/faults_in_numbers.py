@@ -194,7 +194,18 @@ ADVANTAGES = {
     ),
 }
 DISTRIBUTE = {
-    "replicas-averaged": ("ReduceOp.SUM", "ReduceOp.MEAN"),
+    "replicas-averaged": (
+        "replica.all_reduce(tf.distribute.ReduceOp.SUM, x)",
+        "replica.all_reduce(tf.distribute.ReduceOp.MEAN, x)",
+    ),
+    "gradients-of-replicas-averaged": (
+        "plus = tf.distribute.ReduceOp.SUM",
+        "plus = tf.distribute.ReduceOp.MEAN",
+    ),
+    "gradients-of-replicas-not-summed": (
+        "if tf.distribute.get_strategy().num_replicas_in_sync == 1:",
+        "if True:",
+    ),
     "replicas-not-summed": (
         "if replica.num_replicas_in_sync == 1:",
         "if True:",
