@@ -258,8 +258,8 @@ def replicas(shape: str) -> Case:
 CASES = (
     ppo("small", 7),
     ppo("large", 5),
-    ppo_ragged("small", 9),
-    ppo_ragged("large", 5),
+    ppo_ragged("small", 19),
+    ppo_ragged("large", 9),
     generate("generate-small", "4×256 batch 16", {"float32": 5.0}, 9),
     generate(
         "gpt2",
