@@ -18,7 +18,6 @@ from tfrlhf import losses
 from tfrlhf import ops
 from tfrlhf.models import start_check
 from tfrlhf.models.compilation import JitCompile
-from tfrlhf.models.compilation import give_back
 from tfrlhf.models.sampler import Sampler
 from tfrlhf.rollout import GAE
 from tfrlhf.rollout import ScoreRule
@@ -277,8 +276,6 @@ class PPO(PolicyLearner):
             batch_size // self.group_size,
             self.group_size,
         )
-        if self.start_is_unchecked:
-            give_back()
         records = [r for r in records for _ in range(self.group_size)]
         responses = self.policy.decode_responses(completions)
         found = self.judge(records, responses, completions, batch_size)
