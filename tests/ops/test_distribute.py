@@ -28,6 +28,14 @@ def steps():
     one = tf.cast([replica + 1, 10], tf.float32)
     return ops.global_sums([one, one[0]])
 
+with strategy.scope():
+    try:
+        ops.global_sums([tf.constant(1.0)])
+    except ValueError as error:
+        assert "`global_sums` was called in cross-replica" in str(error), error
+    else:
+        raise AssertionError("accepted in cross-replica context")
+
 for run in (strategy.run, tf.function(strategy.run)):
     pair, number = map(strategy.experimental_local_results, run(steps))
     assert [s.numpy().tolist() for s in pair] == [[3.0, 20.0]] * 2, pair

@@ -27,12 +27,7 @@ def global_sum(x: Tensor) -> Tensor:
         >>> global_sum(tf.constant([1, 2])).numpy().tolist()
         [1, 2]
     """
-    replica = tf.distribute.get_replica_context()
-    if replica is None:
-        raise ValueError(
-            "`global_sum` was called in cross-replica context; call it inside "
-            "`strategy.run` or a Keras `train_step`."
-        )
+    replica = _replica("global_sum")
     if replica.num_replicas_in_sync == 1:
         return tf.convert_to_tensor(x)
     return replica.all_reduce(tf.distribute.ReduceOp.SUM, x)
@@ -50,6 +45,9 @@ def global_sums(tensors: list[Tensor]) -> list[Tensor]:
     Returns:
         As many tensors, the same on every replica.
 
+    Raises:
+        ValueError: in cross-replica context of several replicas.
+
     Example:
         >>> [x.numpy().tolist() for x in global_sums([tf.constant([1, 2])])]
         [[1, 2]]
@@ -61,5 +59,15 @@ def global_sums(tensors: list[Tensor]) -> list[Tensor]:
         plus = tf.distribute.ReduceOp.SUM
         return [strategy.extended.reduce_to(plus, x, x) for x in parts]
 
-    replica = tf.distribute.get_replica_context()
+    replica = _replica("global_sums")
     return replica.merge_call(add, args=(tensors,))  # type: ignore[no-any-return]
+
+
+def _replica(caller: str) -> Any:
+    replica = tf.distribute.get_replica_context()
+    if replica is None:
+        raise ValueError(
+            f"`{caller}` was called in cross-replica context; call it inside "
+            "`strategy.run` or a Keras `train_step`."
+        )
+    return replica
