@@ -49,5 +49,5 @@ def run(
     for seed in range(warm_up):
         turn(seed)
     seeds = itertools.count(warm_up)
-    while turns.wait():
+    while turns.wait(models.awaken):
         turns.report(turn(next(seeds)))

@@ -15,6 +15,11 @@ from benchmarks.shapes import MEAN_LENGTH
 from benchmarks.shapes import Shape
 
 
+def awaken() -> None:
+    """Keeps TensorFlow's threads busy for some milliseconds."""
+    tf.matmul(tf.zeros([1024, 1024]), tf.zeros([1024, 1024]))
+
+
 def policy(
     shape: Shape, dtype: str = "float32", ragged: bool = False
 ) -> tfrlhf.Policy:

@@ -67,7 +67,7 @@ class Iterations(keras.callbacks.Callback):
                     "longest": float(tf.reduce_max(lengths)),
                 }
             )
-        if not self.turns.wait():
+        if not self.turns.wait(models.awaken):
             raise Finished
         self.start = time.perf_counter()
 

@@ -38,7 +38,7 @@ class Steps(keras.callbacks.Callback):
         self.left -= 1
         if self.left < 0:
             self.turns.report({"step": taken})
-        if self.left <= 0 and not self.turns.wait():
+        if self.left <= 0 and not self.turns.wait(models.awaken):
             raise Finished
 
 

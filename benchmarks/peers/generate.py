@@ -50,5 +50,5 @@ def run(
     for _ in range(2):
         sample(size.response)
         sample(1)
-    while turns.wait():
+    while turns.wait(models.awaken):
         turns.report({"generate": sample(size.response), "first": sample(1)})

@@ -95,7 +95,7 @@ class Phases(TrainerCallback):
                     "longest": self.lengths().max().item(),
                 }
             )
-        if self.left <= 0 and not self.turns.wait():
+        if self.left <= 0 and not self.turns.wait(models.awaken):
             raise Finished
         self.marks = {"start": time.perf_counter()}
 

@@ -40,7 +40,7 @@ class Steps(TrainerCallback):
         self.left -= 1
         if self.left < 0:
             self.turns.report({"step": taken})
-        if self.left <= 0 and not self.turns.wait():
+        if self.left <= 0 and not self.turns.wait(models.awaken):
             raise Finished
 
 

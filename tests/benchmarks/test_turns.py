@@ -17,10 +17,15 @@ order = turns.order()
 print("this is not for the driver")
 if order["settings"].get("broken"):
     sys.exit("it broke")
-count = 0
-while turns.wait():
+count = awake = 0
+def awaken():
+    global awake
+    awake += 1
+while turns.wait(awaken):
     count += 1
-    turns.report({"count": count, "task": len(order["task"])})
+    task = len(order["task"])
+    turns.report({"count": count, "task": task, "awake": awake > 0})
+    awake = 0
 """
 
 
@@ -36,7 +41,10 @@ def test_sides_work_in_turns(commands):
     sides = (Side("a", "here", "one", {}), Side("b", "here", "three", {}))
     rounds, machine = driver.measure(Case("case", sides, 2, ()), 2)
     assert rounds == [
-        {"a": {"count": n, "task": 3}, "b": {"count": n, "task": 5}}
+        {
+            "a": {"count": n, "task": 3, "awake": True},
+            "b": {"count": n, "task": 5, "awake": True},
+        }
         for n in (1, 2)
     ]
     assert set(machine) == {"others", "waiting"}
