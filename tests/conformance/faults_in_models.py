@@ -92,6 +92,28 @@ HEAD = {
         "return logits",
     ),
 }
+HALVES = {
+    "halves-change-places": (
+        "[rows @ kernel for kernel in kernels]",
+        "[rows @ kernel for kernel in kernels[::-1]]",
+    ),
+    "halves-forget-the-bias": (
+        "if layer.bias is not None:",
+        "if layer.bias is None:",
+    ),
+    "halves-forget-the-activation": (
+        "return found if layer.activation is None else layer.activation(found)",
+        "return found",
+    ),
+    "halves-of-weights-as-they-were": (
+        "tf.concat([rows @ kernel for kernel in kernels], axis=1)",
+        "rows @ tf.reshape(layer.kernel, [product.height, product.width])",
+    ),
+    "halves-are-made-in-bfloat16": (
+        "kernel = tf.cast(kernel, layer.compute_dtype)",
+        "kernel = tf.cast(kernel, tf.bfloat16)",
+    ),
+}
 DECODER = {
     "stages-draw-for-other-rows": (
         "left = tf.gather(draws, rows)",
@@ -670,6 +692,7 @@ FAULTS = [
     ("tfrlhf/models/sampler.py", "tests/models/test_sampler.py", SAMPLER),
     ("tfrlhf/models/decode_loop.py", "tests/models/test_decoding.py", DECODING),
     ("tfrlhf/models/decoding.py", "tests/models/test_head_of.py", HEAD),
+    ("tfrlhf/models/halves.py", "tests/models/test_halves.py", HALVES),
     (
         "tfrlhf/models/decoder.py",
         "tests/models/test_decoder.py",

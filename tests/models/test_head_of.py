@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfrlhf.models.decoding import head_matrix
 from tfrlhf.models.decoding import head_of
 
 
@@ -20,7 +21,7 @@ def test_logits_are_those_of_the_embedding(vocabulary):
     model = keras_hub.models.GPT2CausalLM(backbone, preprocessor=None)
     hidden = np.random.default_rng(0).normal(size=[3, 8]).astype(np.float32)
     table = np.asarray(backbone.token_embedding.embeddings)
-    found = head_of(model)(tf.constant(hidden))
+    found = head_of(model, head_matrix(model))(tf.constant(hidden))
     assert found.shape == (3, max(vocabulary, 128))
     np.testing.assert_allclose(
         found[:, :vocabulary], hidden @ table.T, atol=1e-5

@@ -7,6 +7,7 @@ work, and a loop is left when most of its rows have stopped: what goes on is a
 smaller one.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from tfrlhf.data import batches_by_length
 from tfrlhf.models.decode_loop import Standing
+from tfrlhf.models.decoding import DecodeWeights
 from tfrlhf.types import Completions
 from tfrlhf.types import Prompts
 from tfrlhf.types import Tensor
@@ -43,13 +45,13 @@ class Decoder:
 
     Args:
         until: `decode_until` of a model and its settings.
-        head: returns the model's `head_matrix`.
+        weights: returns `decode_weights` of the model.
         compiled: compiles a function of tensors.
         pad_id: what follows a response.
         work: operations that a token takes.
 
     Attributes:
-        head: returns the matrix of the head for the weights as they are.
+        weights: prepares the weights as they are.
         stage: the compiled loop, which may leave rows to another one.
         whole: the compiled loop of all rows.
     """
@@ -57,27 +59,26 @@ class Decoder:
     def __init__(
         self,
         until: Callable[..., tuple[Completions, Standing]],
-        head: Callable[[], Tensor | None],
+        weights: Callable[[], DecodeWeights],
         compiled: Callable[[Any], Any],
         pad_id: int,
         work: int,
     ) -> None:
         def whole(
-            prompts: Prompts, draws: Tensor, head: Tensor | None
+            prompts: Prompts, draws: Tensor, prepared: DecodeWeights
         ) -> Completions:
-            return until(prompts, draws, lambda left: 0, head)[0]
+            return until(prompts, draws, lambda left: 0, prepared)[0]
 
         def stage(
-            begin: Prompts | Standing, draws: Tensor, head: Tensor | None
+            begin: Prompts | Standing, draws: Tensor, prepared: DecodeWeights
         ) -> tuple[Completions, Tensor, Standing]:
             rows = tf.shape(draws)[0]
-            completions, standing = until(
-                begin, draws, lambda left: self._rows_after(rows, left), head
-            )
+            few = functools.partial(self._rows_after, rows)
+            completions, standing = until(begin, draws, few, prepared)
             most = self._rows_after(rows, tf.shape(standing.token_ids)[1])
             return completions, *_first_active(standing, most)
 
-        self.head = tf.function(head, autograph=False)
+        self.weights = tf.function(weights, autograph=False)
         self.whole = compiled(whole)
         self.stage = compiled(stage)
         self.pad_id = pad_id
@@ -95,14 +96,14 @@ class Decoder:
             `Completions` of B rows.
         """
         if tf.inside_function() or _on_gpu():
-            return self.whole(prompts, draws, self.head())
-        head = self.head()
+            return self.whole(prompts, draws, self.weights())
+        weights = self.weights()
         each = draws.shape[0] // len(prompts.token_ids)
         size = max(RUN // each, 1)
         lengths = np.asarray(prompts.padding_mask).sum(axis=1)
         spared = _spared_by_length(lengths, each, size, draws.shape[1])
         if spared < self._spared:
-            return self._in_stages(prompts, draws, head)
+            return self._in_stages(prompts, draws, weights)
         width = prompts.token_ids.shape[1] + draws.shape[1]
         order, found = [], []
         for rows, run in batches_by_length(prompts, size):
@@ -110,7 +111,7 @@ class Decoder:
             full = np.pad(np.arange(len(rows)), (0, size - len(rows)), "edge")
             run = Prompts(*(tf.constant(x[full]) for x in run))
             chosen = _rows_of(rows[full], each)
-            part = self._in_stages(run, tf.gather(draws, chosen), head)
+            part = self._in_stages(run, tf.gather(draws, chosen), weights)
             order.append(chosen[: len(rows) * each])
             found.append(self._widened(part, len(rows) * each, width))
         place = np.argsort(np.concatenate(order))
@@ -118,12 +119,12 @@ class Decoder:
         return Completions(*(tf.gather(x, place) for x in joined))
 
     def _in_stages(
-        self, prompts: Prompts, draws: Tensor, head: Tensor | None
+        self, prompts: Prompts, draws: Tensor, weights: DecodeWeights
     ) -> Completions:
-        completions, rows, standing = self.stage(prompts, draws, head)
+        completions, rows, standing = self.stage(prompts, draws, weights)
         while tf.reduce_any(standing.active):
             left = tf.gather(draws, rows)
-            found, chosen, standing = self.stage(standing, left, head)
+            found, chosen, standing = self.stage(standing, left, weights)
             completions = _updated(completions, rows, found)
             rows = tf.gather(rows, chosen)
         return completions

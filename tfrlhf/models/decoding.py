@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import keras_hub
@@ -15,6 +16,8 @@ import tensorflow as tf
 
 from tfrlhf.models.decode_loop import DecodeLoop
 from tfrlhf.models.decode_loop import Standing
+from tfrlhf.models.halves import halves
+from tfrlhf.models.halves import in_halves
 from tfrlhf.models.output_head import head_kernel
 from tfrlhf.models.precision import widened
 from tfrlhf.models.sampler import BLOCK
@@ -22,6 +25,30 @@ from tfrlhf.models.unstacked import unstacked
 from tfrlhf.types import Completions
 from tfrlhf.types import Prompts
 from tfrlhf.types import Tensor
+
+
+class DecodeWeights(NamedTuple):
+    """Weights as a decode loop multiplies with them.
+
+    Attributes:
+        head: of `head_matrix`.
+        kernels: of `halves`.
+    """
+
+    head: Tensor | None
+    kernels: list[list[Tensor]]
+
+
+def decode_weights(model: keras.Model) -> DecodeWeights:
+    """Prepares weights, as they are now, for the tokens of a rollout.
+
+    Outside of XLA, which takes up to ten times as long for it.
+
+    Args:
+        model: any that `decode` takes.
+    """
+    with widened(model):
+        return DecodeWeights(head_matrix(model), halves(model))
 
 
 def decode(
@@ -71,7 +98,7 @@ def decode_until(
     begin: Prompts | Standing,
     draws: Tensor,
     few: Callable[[Tensor], Tensor],
-    head: Tensor | None = None,
+    weights: DecodeWeights | None = None,
     **settings: Any,
 ) -> tuple[Completions, Standing]:
     """Continues rows until all of them have stopped, or all but a few.
@@ -82,16 +109,16 @@ def decode_until(
         draws: see `decode`, of these rows.
         few: from the number of positions that are left to the number of rows
             with which the loop is left; int32 scalars.
-        head: of `head_matrix`; None makes it here.
+        weights: of `decode_weights`; None makes them here.
         **settings: see `decode`.
 
     Returns:
         `Completions` of all rows, and where they stand.
     """
-    with widened(model):
-        loop = DecodeLoop(
-            *(draws, few, head_of(model, head), cache_grows(model)), **settings
-        )
+    weights = weights or decode_weights(model)
+    with widened(model), in_halves(model, weights.kernels):
+        head = head_of(model, weights.head)
+        loop = DecodeLoop(*(draws, few, head, cache_grows(model)), **settings)
         if isinstance(begin, Standing):
             loop.standing = begin
             position = tf.range(tf.shape(begin.token_ids)[1])[None, :]
@@ -152,8 +179,6 @@ def cache_grows(model: keras.Model) -> bool:
 def head_matrix(model: keras.Model) -> Tensor | None:
     """Returns what `head_of` multiplies with, for the weights as they are.
 
-    Outside of XLA it is made in a tenth of the time.
-
     Args:
         model: any that `decode` takes.
 
@@ -161,8 +186,7 @@ def head_matrix(model: keras.Model) -> Tensor | None:
         float [H, W], of at least as many columns as there are tokens; None
         where the model's own head does as well.
     """
-    with widened(model):
-        rows = head_kernel(model)
+    rows = head_kernel(model)
     if rows is None:
         return None
     more = -rows.shape[0] % BLOCK
@@ -172,7 +196,7 @@ def head_matrix(model: keras.Model) -> Tensor | None:
 
 
 def head_of(
-    model: keras.Model, matrix: Tensor | None = None
+    model: keras.Model, matrix: Tensor | None
 ) -> Callable[[Tensor], Tensor] | None:
     """Returns hidden states [B, H] to logits in an aligned product.
 
@@ -183,21 +207,20 @@ def head_of(
 
     Args:
         model: any that `decode` takes.
-        matrix: of `head_matrix`; None makes it here.
+        matrix: of `head_matrix`.
 
     Returns:
         The function, to [B, V] filled up with -inf to whole blocks of the
         sampler; None where the model's own head does as well.
     """
-    kernel = head_matrix(model) if matrix is None else matrix
-    if kernel is None:
+    if matrix is None:
         return None
     size = model.backbone.token_embedding.input_dim
     full = size + -size % BLOCK
     is_token = tf.range(full) < size
 
     def head(hidden: Tensor) -> Tensor:
-        logits = tf.matmul(tf.cast(hidden, kernel.dtype), kernel)[:, :full]
+        logits = tf.matmul(tf.cast(hidden, matrix.dtype), matrix)[:, :full]
         if full == size:
             return logits
         return tf.where(is_token, logits, -float("inf"))

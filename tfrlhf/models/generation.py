@@ -14,9 +14,10 @@ from tfrlhf.models import adapters
 from tfrlhf.models.adapters import Adapter
 from tfrlhf.models.decode_loop import Standing
 from tfrlhf.models.decoder import Decoder
+from tfrlhf.models.decoding import DecodeWeights
 from tfrlhf.models.decoding import decode
 from tfrlhf.models.decoding import decode_until
-from tfrlhf.models.decoding import head_matrix
+from tfrlhf.models.decoding import decode_weights
 from tfrlhf.models.sampler import Sampler
 from tfrlhf.models.sampler import uniform_draws
 from tfrlhf.models.tokenizer import Tokenizer
@@ -146,19 +147,20 @@ class WithGeneration:
             begin: Prompts | Standing,
             draws: Tensor,
             few: Callable[[Tensor], Tensor],
-            head: Tensor | None,
+            weights: DecodeWeights,
         ) -> tuple[Completions, Standing]:
             settings = self._decode_settings(sampler)
             with adapters.active(self.adapter):
                 return decode_until(
-                    self.model, begin, draws, few, head, **settings
+                    self.model, begin, draws, few, weights, **settings
                 )
 
-        def head() -> Tensor | None:
-            return head_matrix(self.model)
+        def weights() -> DecodeWeights:
+            with adapters.active(self.adapter):
+                return decode_weights(self.model)
 
         work = 2 * max(self.model.count_params(), 1)
-        return Decoder(until, head, compiled, self._pad_id, work)
+        return Decoder(until, weights, compiled, self._pad_id, work)
 
     @property
     def _pad_id(self) -> int:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -11,14 +12,30 @@ from tfrlhf.models.lean_products import sizes
 from tfrlhf.types import Tensor
 
 
-def dense_call(layer: Any) -> Callable[..., Tensor] | None:
-    """Returns what may be called in the place of a dense layer's `call`.
+class Product(NamedTuple):
+    """A dense layer as a product of two matrices.
+
+    Attributes:
+        height: of the kernel [H, W], a product of its first axes.
+        width: of the kernel, a product of its other axes.
+        inner: how many axes its first ones are.
+        of_rows: whether the others are one axis.
+    """
+
+    height: int
+    width: int
+    inner: int
+    of_rows: bool
+
+
+def as_product(layer: Any) -> Product | None:
+    """Describes a dense layer by the matrices it multiplies.
 
     Args:
         layer: any Keras layer.
 
     Returns:
-        The function; None for other layers, and for those with quantised
+        The product; None for other layers, and for those with quantised
         weights or adapters.
     """
     if (
@@ -38,6 +55,22 @@ def dense_call(layer: Any) -> Callable[..., Tensor] | None:
     ):
         return None
     height, width = math.prod(shape[:inner]), math.prod(shape[inner:])
+    return Product(height, width, inner, of_rows=len(shape) == inner + 1)
+
+
+def dense_call(layer: Any) -> Callable[..., Tensor] | None:
+    """Returns what may be called in the place of a dense layer's `call`.
+
+    Args:
+        layer: any Keras layer.
+
+    Returns:
+        The function; None where `as_product` knows none.
+    """
+    product = as_product(layer)
+    if product is None:
+        return None
+    height, width, inner, of_rows = product
 
     def call(inputs: Tensor, training: bool | None = None) -> Tensor:
         x = tf.convert_to_tensor(inputs)
@@ -48,10 +81,9 @@ def dense_call(layer: Any) -> Callable[..., Tensor] | None:
         found = dense(tf.reshape(x, [-1, height]), kernel, bias)
         activation = layer.activation or keras.activations.linear
         # Of rows where it can, as XLA compiles it for each shape.
-        of_rows = len(shape) == inner + 1
         found = activation(found) if of_rows else found
         before = sizes(x)[: x.shape.rank - inner]
-        found = tf.reshape(found, [*before, *shape[inner:]])
+        found = tf.reshape(found, [*before, *layer.kernel.shape[inner:]])
         return found if of_rows else activation(found)
 
     return call
