@@ -333,13 +333,10 @@ class PPO(PolicyLearner):
         self.make_train_function()
         self.reset_metrics()
         logs: dict[str, Tensor] = {}
+        mask, draw = np.asarray(experience.response_mask), self.state.draw()
         for epoch in range(self.update_epochs):
-            chosen_rows = minibatch_rows(
-                np.asarray(experience.response_mask),
-                self.minibatches,
-                (*self.state.draw(), epoch),
-            )
-            for place, chosen in enumerate(chosen_rows):
+            chosen_rows = minibatch_rows(mask, self.minibatches, (*draw, epoch))
+            for place, chosen in enumerate(map(tf.constant, chosen_rows)):
                 batch = Experience(*(tf.gather(x, chosen) for x in experience))
                 if rewards is not None and self.estimates_minibatches:
                     batch = self._estimated(batch, tf.gather(rewards, chosen))

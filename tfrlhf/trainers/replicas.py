@@ -64,7 +64,9 @@ def with_absent_rows(rows: Any, count: int) -> Any:
     Returns:
         The carrier with `count` rows; the new ones have an empty response.
     """
-    real = tf.range(count)[:, None] < int(rows[0].shape[0])
+    if count == row_count(rows):
+        return rows
+    real = tf.range(count)[:, None] < row_count(rows)
     full = padded(rows, count)
     return full._replace(response_mask=tf.where(real, full.response_mask, 0))
 
