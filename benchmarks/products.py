@@ -4,7 +4,8 @@ python -m benchmarks.products
 
 An update is at most as fast as its products, and so is a new token. Here each
 of them is made by itself: those of an update by oneDNN, as a share of the GEMM
-peak; those of a new token by XLA and oneDNN, as the weights read a second.
+peak; those of a new token by XLA and oneDNN, as the weights read a second, and
+all of them in a loop compiled by XLA that makes nothing else.
 """
 
 from collections.abc import Callable
@@ -28,10 +29,11 @@ SMALL = (
 # How many weights take turns, as layers do.
 LAYERS = 6
 REPEATS = 8
+TOKENS = 16
 
 
 def main() -> None:
-    """Prints both tables."""
+    """Prints the tables."""
     peak = 2 * limits.SIDE**3 / limits.median(limits.make_product(tf.float32))
     print(f"GEMM peak {peak / 1e9:.0f} GFLOP/s")
     for name in ("small", "large"):
@@ -43,6 +45,12 @@ def main() -> None:
         }
         told = ", ".join(f"{n} {x / 1e9:.1f} GB/s" for n, x in speeds.items())
         print(f"[{rows}, {inner}] x [{inner}, {outer}]: {told}")
+    for name in ("generate-small", "large", "gpt2", "stories260k"):
+        weights, all_ = (token_seconds(SHAPES[name], x) for x in (False, True))
+        print(
+            f"{name}, a new token's products: with weights {1e3 * weights:.2f} "
+            f"ms, with keys and values too {1e3 * all_:.2f} ms"
+        )
 
 
 def show_update(name: str, shape: Shape, peak: float) -> None:
@@ -110,6 +118,67 @@ def read_a_second(rows: int, inner: int, outer: int, xla: bool) -> float:
     x = tf.random.normal([rows, inner])
     taken = seconds(products, x, kernels, repeats=1)
     return LAYERS * 4 * inner * outer / taken
+
+
+def token_seconds(shape: Shape, attention: bool) -> float:
+    """What the products of a new token take, as `Policy.generate` makes them.
+
+    Args:
+        shape: of the model, whose cache is full.
+        attention: whether keys and values are multiplied with.
+    """
+    rows, width, inner = shape.batch, shape.width, shape.feed_forward
+    head_width = width // shape.heads
+    key_heads = shape.key_width // head_width
+    ups = 1 if shape.family == "gpt2" else 2
+
+    def halves(height: int, width: int) -> list[Any]:
+        return [kernel(height, width // 2) for _ in range(2)]
+
+    def kernel(*size: int) -> Any:
+        return tf.random.normal(size, stddev=0.05)
+
+    layers = [
+        {
+            "query": kernel(width, width),
+            "key": kernel(width, shape.key_width),
+            "value": kernel(width, shape.key_width),
+            "output": halves(width, width),
+            "up": [x for _ in range(ups) for x in halves(width, inner)],
+            "down": halves(inner, width),
+            "keys": kernel(rows, key_heads, head_width, shape.length),
+            "values": kernel(rows, key_heads, shape.length, head_width),
+        }
+        for _ in range(shape.layers)
+    ]
+    # As many columns as `decoding.head_matrix` makes.
+    head = kernel(width, -(-shape.vocabulary // 128) * 128 + 64)
+
+    def times(x: Any, kernels: Any) -> Any:
+        return tf.concat([x @ each for each in kernels], axis=1)
+
+    def token(x: Any, layers: Any, head: Any) -> Any:
+        for layer in layers:
+            queries, *others = (x @ layer[n] for n in ("query", "key", "value"))
+            if attention:
+                size = [rows, key_heads, -1, head_width]
+                weights = tf.reshape(queries, size) @ layer["keys"]
+                queries = tf.reshape(weights @ layer["values"], [rows, width])
+            x = times(queries, layer["output"])
+            x = times(times(x, layer["up"])[:, :inner], layer["down"])
+            x += sum(1e-9 * tf.reduce_sum(other) for other in others)
+        return x + 1e-9 * tf.reduce_max(x @ head, axis=1, keepdims=True)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def loop(x: Any, layers: Any, head: Any) -> Any:
+        def step(count: Any, x: Any) -> Any:
+            return count + 1, token(x, layers, head)
+
+        return tf.while_loop(lambda count, _: count < TOKENS, step, (0, x))[1]
+
+    x = kernel(rows, width)
+    loop(x, layers, head)
+    return limits.median(lambda: loop(x, layers, head)) / TOKENS
 
 
 def seconds(

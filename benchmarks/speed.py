@@ -17,6 +17,8 @@ from benchmarks.shares import decode_share
 from benchmarks.shares import limit_rows
 from benchmarks.shares import share
 
+MIXED = {"dtype": "mixed_bfloat16", "shared": True}
+
 
 def ppo(name: str, rounds: int) -> Case:
     """An iteration of PPO whose responses all have the full length."""
@@ -25,13 +27,12 @@ def ppo(name: str, rounds: int) -> Case:
         Row(f"  {phase}, {name}", TRL_PPO, ratio("trl", "ours", phase))
         for phase in ("rollout", "collect", "update")
     )
-    mixed = {"dtype": "mixed_bfloat16", "shared": True}
     return Case(
         f"ppo-{name}",
         (
             ours("ours", "ppo", shape=name),
             trl_ppo("ppo", shape=name),
-            ours("bfloat16", "ppo", shape=name, **mixed),
+            ours("bfloat16", "ppo", shape=name, **MIXED),
             LIMITS,
         ),
         rounds,
@@ -59,7 +60,11 @@ def ppo_ragged(name: str, rounds: int) -> Case:
     settings = {"shape": name, "ragged": True, "warm_up": 12}
     return Case(
         f"ppo-ragged-{name}",
-        (ours("ours", "ppo", **settings), trl_ppo("ppo", **settings)),
+        (
+            ours("ours", "ppo", **settings),
+            trl_ppo("ppo", **settings),
+            ours("bfloat16", "ppo", **settings, **MIXED),
+        ),
         rounds,
         (
             Row(
@@ -75,6 +80,11 @@ def ppo_ragged(name: str, rounds: int) -> Case:
                     ratio("trl", "ours", phase),
                 )
                 for phase in ("rollout", "collect", "update")
+            ),
+            Row(
+                f"  PPO iteration, {name}, ragged, bfloat16 and shared trunk",
+                TRL_PPO,
+                ratio("trl", "bfloat16", "iteration"),
             ),
         ),
     )

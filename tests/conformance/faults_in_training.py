@@ -230,8 +230,8 @@ PPO = {
         STEP + "::test_two_iterations_follow_the_controller_and_draw_anew",
     ),
     "epochs-cut-the-same-minibatches": (
-        "(*self.state.draw(), epoch),",
-        "(*self.state.draw(), 0),",
+        "(*draw, epoch)",
+        "(*draw, 0)",
         STEP + "::test_every_pass_cuts_the_rows_anew",
     ),
     "rewards-of-other-rows": (
