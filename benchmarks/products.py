@@ -167,7 +167,8 @@ def token_seconds(shape: Shape, attention: bool) -> float:
             x = times(queries, layer["output"])
             x = times(times(x, layer["up"])[:, :inner], layer["down"])
             x += sum(1e-9 * tf.reduce_sum(other) for other in others)
-        return x + 1e-9 * tf.reduce_max(x @ head, axis=1, keepdims=True)
+        logits = (x @ head)[:, : shape.vocabulary]
+        return x + 1e-9 * tf.reduce_max(logits, axis=1, keepdims=True)
 
     @tf.function(jit_compile=True, autograph=False)
     def loop(x: Any, layers: Any, head: Any) -> Any:
