@@ -79,6 +79,9 @@ def measured(case: Case) -> list[Figure]:
     if not path.exists():
         return []
     rounds = json.loads(path.read_text())["rounds"]
+    if set(rounds[0]) != {side.name for side in case.sides}:
+        # It had other sides then.
+        return []
     return [figure(row, rounds) for row in case.rows]
 
 
