@@ -64,6 +64,16 @@ def test_the_halves_given_are_what_is_multiplied_with():
     np.testing.assert_array_equal(model(INPUTS), expected)
 
 
+def test_rows_may_come_as_a_list():
+    # As a router of experts gets them.
+    model = gpt2()
+    layer = model.backbone.transformer_layers[0]._feedforward_output_dense
+    rows = tf.random.stateless_normal([5, 12], (9, 0))
+    expected = layer(rows)
+    with in_halves(model, halves(model)):
+        np.testing.assert_allclose(layer(rows), expected, atol=1e-5)
+
+
 def test_halves_lie_beside_each_other():
     model = gpt2()
     layer = model.backbone.transformer_layers[0]._feedforward_output_dense

@@ -92,7 +92,8 @@ def _call(
         found = tf.concat([rows @ kernel for kernel in kernels], axis=1)
         if layer.bias is not None:
             found += tf.cast(layer.bias, found.dtype)
-        found = tf.reshape(found, [*sizes(x)[:2], product.width])
+        before = sizes(x)[: x.shape.rank - product.inner]
+        found = tf.reshape(found, [*before, product.width])
         return found if layer.activation is None else layer.activation(found)
 
     return call
