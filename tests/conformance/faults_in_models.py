@@ -109,6 +109,10 @@ HALVES = {
         "tf.concat([rows @ kernel for kernel in kernels], axis=1)",
         "rows @ tf.reshape(layer.kernel, [product.height, product.width])",
     ),
+    "halves-take-rows-of-a-batch-alone": (
+        "before = sizes(x)[: x.shape.rank - product.inner]",
+        "before = sizes(x)[:2]",
+    ),
     "halves-are-made-in-bfloat16": (
         "kernel = tf.cast(kernel, layer.compute_dtype)",
         "kernel = tf.cast(kernel, tf.bfloat16)",
